@@ -1,0 +1,41 @@
+# `make run REPO=path` and `make test` are all a newcomer needs; each creates the environment on a fresh machine.
+PYTHON ?= python3
+REPO   ?= .
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: setup run test test-slow check fix bench clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml config/constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c config/constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c config/constraints.txt -e '.[dev]'
+	touch $@
+
+run: setup
+	$(BIN)/codeintel up $(REPO)
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,198 @@
+"""Every setting, its default and whether it affects results or only speed. The only reader of the environment.
+
+Sources, later wins: defaults < `config/codeintel.toml` (or the file named by `CODEINTEL_CONFIG`) < environment
+variables `CODEINTEL_<SECTION>__<KEY>` < explicit overrides. An unknown section or key is refused by name.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from codeintel_rev.errors import SettingsError
+
+PREFIX = "CODEINTEL_"
+CONFIG_VARIABLE = f"{PREFIX}CONFIG"
+DEFAULT_FILE = Path("config/codeintel.toml")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PathsSettings(Section):
+    data_dir: Path = Path("data")
+    """Where shards, models and the vector cache live. Affects nothing but the place."""
+
+
+class SourceSettings(Section):
+    max_bytes: int = Field(2 * 1024 * 1024, gt=0)
+    """Larger files are reported as oversize and not indexed. Affects results."""
+    max_files: int = Field(200_000, gt=0)
+    """Files beyond this many (in path order) are reported and not indexed. Affects results."""
+    allow: tuple[str, ...] = ()
+    """gitignore-style globs; when given, only matching files are indexed. Affects results."""
+    deny: tuple[str, ...] = ()
+    """gitignore-style globs of files never indexed, beside the built-in secrets list. Affects results."""
+    index_vendored: bool = False
+    """Index vendored files (node_modules, third_party …). Affects results."""
+    index_generated: bool = False
+    """Index generated and minified files. Affects results."""
+
+
+class ChunkingSettings(Section):
+    max_tokens: int = Field(256, ge=32, le=2048)
+    """Budget of one chunk, in approximate model tokens. Affects results."""
+    parse_timeout_s: float = Field(5.0, gt=0)
+    """Wall time one file may take to parse before its worker is killed and lines are used instead. Affects results."""
+    parse_memory_mb: int = Field(2048, ge=256)
+    """Address space one parse worker may use. Affects results."""
+    workers: int = Field(2, ge=1, le=64)
+    """Parse worker processes. Affects speed."""
+
+
+class EmbeddingSettings(Section):
+    provider: Literal["minilm", "huggingface", "none"] = "minilm"
+    """`minilm` is embedded; `huggingface` loads `model`; `none` serves without a dense channel. Affects results."""
+    model: str = ""
+    """Model id or folder (safetensors only) for `huggingface`. Affects results."""
+    revision: str = ""
+    """Revision of a hub model, pinned in every manifest. Affects results."""
+    max_tokens: int = Field(128, ge=16, le=8192)
+    """Tokens of a chunk the dense encoder reads (encoders.md: 128 beats 256 with MiniLM). Affects results."""
+    batch_size: int = Field(16, ge=1, le=1024)
+    """Chunks of equal length encoded at once. Affects speed."""
+    threads: int = Field(0, ge=0)
+    """Encoder threads; 0 takes every core. Affects speed."""
+
+
+class IndexSettings(Section):
+    publish_every_s: float = Field(60.0, gt=0)
+    """While encoding, publish the vectors made so far this often. Affects when results improve."""
+    keep_generations: int = Field(3, ge=1)
+    """Generations kept for rollback. Affects disk."""
+
+
+class RetrievalSettings(Section):
+    candidates: int = Field(200, ge=10, le=2000)
+    """Candidates each channel may offer. Affects results."""
+    channel_deadline_ms: int = Field(500, ge=1)
+    """A channel later than this becomes a Limit. Affects results under load."""
+    request_deadline_ms: int = Field(30_000, ge=10)
+    """A whole search (reliability S18). Affects results under load."""
+
+
+class DuckDBSettings(Section):
+    threads: int = Field(2, ge=1)
+    """Affects speed."""
+    memory_limit_mb: int = Field(1024, ge=64)
+    """Affects speed."""
+
+
+class ServerSettings(Section):
+    host: str = "127.0.0.1"
+    """A host other than loopback needs `allowed_hosts` (reliability S01)."""
+    port: int = Field(8787, ge=0, le=65535)
+    ops_port: int | None = Field(None, ge=0, le=65535)
+    """When set, probes and metrics answer on this port and only there."""
+    workers: int = Field(2, ge=1, le=64)
+    """Hypercorn worker processes. Affects speed."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Host header values accepted beside loopback ones."""
+    allowed_origins: tuple[str, ...] = ()
+    """Browser origins accepted beside loopback ones."""
+    graceful_timeout_s: float = Field(10.0, gt=0)
+    """How long in-flight requests may run on after SIGTERM."""
+    poll_s: float = Field(1.0, gt=0)
+    """How often a worker looks for a newly published generation."""
+
+
+class LimitsSettings(Section):
+    query_bytes: int = Field(8192, gt=0)
+    """Longest query (reliability S18)."""
+    max_results: int = Field(200, gt=0)
+    """Largest `limit` (reliability S18)."""
+    max_lines: int = Field(2000, gt=0)
+    """Most lines one `open_file` returns (reliability S18)."""
+    body_bytes: int = Field(1024 * 1024, gt=0)
+    """Largest request body (reliability S18)."""
+
+
+class ObservabilitySettings(Section):
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] = "console"
+    otlp_endpoint: str = ""
+    """OTLP/HTTP collector; empty exports nothing."""
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        nested_model_default_partial_update=True,
+    )
+
+    paths: PathsSettings = PathsSettings()
+    source: SourceSettings = SourceSettings()  # type: ignore[call-arg]
+    chunking: ChunkingSettings = ChunkingSettings()  # type: ignore[call-arg]
+    embedding: EmbeddingSettings = EmbeddingSettings()  # type: ignore[call-arg]
+    index: IndexSettings = IndexSettings()  # type: ignore[call-arg]
+    retrieval: RetrievalSettings = RetrievalSettings()  # type: ignore[call-arg]
+    duckdb: DuckDBSettings = DuckDBSettings()  # type: ignore[call-arg]
+    server: ServerSettings = ServerSettings()  # type: ignore[call-arg]
+    limits: LimitsSettings = LimitsSettings()  # type: ignore[call-arg]
+    observability: ObservabilitySettings = ObservabilitySettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over the file, which `load_settings` passes as init values."""
+        return env_settings, init_settings
+
+
+def _file_values(path: Path | None) -> dict[str, Any]:
+    named = path or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
+    chosen = named or DEFAULT_FILE
+    if not chosen.is_file():
+        if named:
+            raise SettingsError(f"settings file {named} does not exist.", f"Create it or unset {CONFIG_VARIABLE}.")
+        return {}
+    try:
+        return tomllib.loads(chosen.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"settings file {chosen} is not valid TOML: {error}.", "Correct that line.") from error
+
+
+def _refuse_unknown_variables() -> None:
+    """pydantic-settings ignores variables of unknown sections; a typo must not read as "default"."""
+    sections = set(Settings.model_fields)
+    for name in os.environ:
+        if not name.startswith(PREFIX) or name == CONFIG_VARIABLE:
+            continue
+        section = name.removeprefix(PREFIX).split("__")[0].lower()
+        if section not in sections:
+            raise SettingsError(f"unknown setting {name}.", f"Sections are {', '.join(sorted(sections))}.")
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Return the effective settings. Raises SettingsError naming the key, in one line."""
+    _refuse_unknown_variables()
+    try:
+        return Settings(**_file_values(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(f"setting {key}: {first['msg']}.", "See docs/settings.md.") from error

@@ -1,0 +1,129 @@
+"""Every error this project raises on purpose.
+
+    CodeIntelError
+    ├── SettingsError            a setting is unknown, missing or out of range
+    ├── MissingExtra             an optional part was asked for and its package is not installed
+    ├── InvalidArgument          the caller's request cannot be served as asked
+    │   └── QueryTooComplex
+    ├── NotFound                 no such repository, file or generation (forbidden looks the same)
+    ├── GenerationGone           a cursor's generation is no longer kept
+    ├── BuildInProgress          another builder holds the shard
+    ├── StaleBuild               the shard moved on while this build ran
+    ├── InsufficientStorage      the disk is full
+    ├── StorageFailed            the disk refused a write, sync or read
+    ├── IndexUnavailable         no published generation can be served
+    ├── IndexCorrupt             bytes on disk are not what was published
+    │   └── GenerationMismatch   good files that do not belong together
+    ├── IndexIncompatible        written by another format, model or dimension
+    │   └── DimensionMismatch
+    ├── EncoderFailed            the model could not be loaded or gave unusable vectors
+    ├── ParseFailed              a file could not be parsed within its limits
+    ├── ChannelFailed            one retrieval channel gave no answer; search turns it into a Limit
+    │   └── ChannelLate
+    └── DeadlineExceeded
+
+`slug` is the stable name on the wire (tail of a problem's `type`), `status` the HTTP status. Messages say what, where
+and, in `hint`, what to do next; they hold no absolute path, host or stack (RFC 9457 §5).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CodeIntelError(Exception):
+    """The root. `detail` names the artefact, the expected and the found; `hint` says what to do next."""
+
+    slug: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Internal error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, detail: str, hint: str = "") -> None:
+        super().__init__(detail if not hint else f"{detail} {hint}")
+        self.detail = detail
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[type[CodeIntelError], tuple[str, str]]:
+        """Pickle by (detail, hint): errors cross process borders."""
+        return type(self), (self.detail, self.hint)
+
+
+class SettingsError(CodeIntelError):
+    slug, status, title = "invalid-settings", 500, "Invalid settings"
+
+
+class MissingExtra(CodeIntelError):
+    slug, status, title = "missing-extra", 500, "An optional part is not installed"
+
+
+class InvalidArgument(CodeIntelError):
+    slug, status, title = "invalid-argument", 400, "Invalid argument"
+
+
+class QueryTooComplex(InvalidArgument):
+    slug, status, title = "query-too-complex", 422, "Query too complex"
+
+
+class NotFound(CodeIntelError):
+    slug, status, title = "not-found", 404, "Not found"
+
+
+class GenerationGone(CodeIntelError):
+    slug, status, title = "generation-gone", 410, "Generation no longer kept"
+
+
+class BuildInProgress(CodeIntelError):
+    slug, status, title, retryable = "build-in-progress", 409, "Another build is running", True
+
+
+class StaleBuild(CodeIntelError):
+    slug, status, title, retryable = "stale-build", 409, "The shard moved on during the build", True
+
+
+class InsufficientStorage(CodeIntelError):
+    slug, status, title = "insufficient-storage", 507, "Disk full"
+
+
+class StorageFailed(CodeIntelError):
+    slug, status, title = "storage-failed", 500, "Storage failed"
+
+
+class IndexUnavailable(CodeIntelError):
+    slug, status, title, retryable = "index-unavailable", 503, "No usable index generation", True
+
+
+class IndexCorrupt(CodeIntelError):
+    slug, status, title = "index-corrupt", 503, "Index corrupt"
+
+
+class GenerationMismatch(IndexCorrupt):
+    slug, title = "generation-mismatch", "Index files of different generations"
+
+
+class IndexIncompatible(CodeIntelError):
+    slug, status, title = "index-incompatible", 503, "Index incompatible"
+
+
+class DimensionMismatch(IndexIncompatible):
+    slug, title = "dimension-mismatch", "Dimension mismatch"
+
+
+class EncoderFailed(CodeIntelError):
+    slug, status, title = "encoder-failed", 502, "Encoder failed"
+
+
+class ParseFailed(CodeIntelError):
+    slug, status, title = "parse-failed", 500, "Parse failed"
+
+
+class ChannelFailed(CodeIntelError):
+    slug, status, title, retryable = "channel-failed", 503, "Retrieval channel failed", True
+
+
+class ChannelLate(ChannelFailed):
+    slug, status, title = "channel-late", 504, "Retrieval channel late"
+
+
+class DeadlineExceeded(CodeIntelError):
+    slug, status, title, retryable = "deadline-exceeded", 504, "Deadline exceeded", True

@@ -1,0 +1,28 @@
+"""The one interface between those who ask and whatever answers: one shard, many shards, a fake, later a remote handle."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from codeintel_rev.types import Scope, SearchResult, ShardStatus
+
+
+class Searcher(Protocol):
+    """Answers queries over one or many repositories. Safe to call from many threads at once."""
+
+    def search(self, query: str, scope: Scope, limit: int, *, deadline_ms: float) -> SearchResult:
+        """Return at most `limit` hits, best first, within `deadline_ms` milliseconds.
+
+        Empty `scope.repos` means every repository served. Raises NotFound for a repository that is not served,
+        InvalidArgument for an empty query, IndexUnavailable when no repository in scope has a usable generation,
+        DeadlineExceeded. Everything less than that is a Limit in the result.
+        """
+        ...
+
+    def status(self) -> tuple[ShardStatus, ...]:
+        """Return the truth about every repository served, by name."""
+        ...
+
+    def close(self) -> None:
+        """Release every lease and handle. Further calls fail."""
+        ...
