@@ -120,6 +120,17 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
+class Selection:
+    """What a restricting Scope means in one generation: `chunk_ids` (n,) int64 ascending, and the `paths` they lie in.
+
+    It is pushed down into every channel. Both are empty when nothing is in scope.
+    """
+
+    chunk_ids: Ids
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Ranking:
     """One channel's answer, best first: `chunk_ids` (n,) int64 and `scores` (n,) float32, higher is better.
 
