@@ -1,0 +1,80 @@
+"""What every dense encoder promises, what text it is given, and how the configured one is opened."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from codeintel_rev.config.settings import EmbeddingSettings
+from codeintel_rev.errors import EncoderFailed
+from codeintel_rev.types import Chunk, Floats, ModelFingerprint
+
+MAX_CHARACTERS_PER_TOKEN = 64
+_HEADER_CHARACTERS = 120
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
+_PROVIDERS = {
+    "minilm": "codeintel_rev.encoders.minilm",
+    "huggingface": "codeintel_rev.encoders.huggingface",
+}
+
+
+class DenseEncoder(Protocol):
+    """Turns texts into vectors. Safe to call from many threads at once.
+
+    Both methods return (n, dim) float32 rows of unit length in the order of `texts`, (0, dim) for no texts, read the
+    first `fingerprint.max_tokens` tokens of each text, and raise EncoderFailed rather than return an unusable vector.
+    """
+
+    @property
+    def fingerprint(self) -> ModelFingerprint:
+        """Which model this is; vectors of two fingerprints are never compared."""
+        ...
+
+    def encode_documents(self, texts: Sequence[str]) -> Floats: ...
+
+    def encode_queries(self, texts: Sequence[str]) -> Floats: ...
+
+
+def open_encoder(settings: EmbeddingSettings, models_dir: Path) -> DenseEncoder | None:
+    """Return the configured encoder, or None when there is to be none. Raises EncoderFailed, SettingsError.
+
+    The provider's module is imported here and not at the top, because one of them imports torch (2 s, 300 MB).
+    """
+    if settings.provider == "none":
+        return None
+    provider = importlib.import_module(_PROVIDERS[settings.provider])
+    encoder: DenseEncoder = provider.open_encoder(settings, models_dir)
+    return encoder
+
+
+def embedding_text(chunk: Chunk) -> str:
+    """Return the text of `chunk` that is encoded: words of its path, symbol, enclosing signature, then the code.
+
+    Encoders read only the first tokens, so the words before the code are few: the path is split where its words end,
+    and a long signature is cut.
+    """
+    path = " ".join(_WORD.findall(chunk.path))
+    return "\n".join(part for part in (path, chunk.symbol, chunk.header[:_HEADER_CHARACTERS], chunk.text) if part)
+
+
+def unit_rows(vectors: Floats, count: int, fingerprint: ModelFingerprint) -> Floats:
+    """Return `vectors` as (count, dim) float32 rows of unit length. Raises EncoderFailed if they cannot be that."""
+    expected = (count, fingerprint.dim)
+    if vectors.shape != expected:
+        raise _unusable(fingerprint, f"vectors of shape {vectors.shape}, expected {expected}")
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    if not np.isfinite(norms).all():
+        raise _unusable(fingerprint, "a vector with NaN or infinity")
+    if (norms == 0).any():
+        raise _unusable(fingerprint, "a vector of zeros")
+    rows: Floats = (vectors / norms).astype(np.float32)
+    return rows
+
+
+def _unusable(fingerprint: ModelFingerprint, found: str) -> EncoderFailed:
+    return EncoderFailed(f"model {fingerprint.model} gave {found}.", "Nothing of this batch was kept.")
