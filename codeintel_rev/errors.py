@@ -17,7 +17,9 @@
     ├── IndexIncompatible        written by another format, model or dimension
     │   └── DimensionMismatch
     ├── EncoderFailed            the model could not be loaded or gave unusable vectors
+    ├── SourceFailed             a repository could not be read or its files listed
     ├── ParseFailed              a file could not be parsed within its limits
+    ├── IdCollision              two chunks of one build got the same id
     ├── ChannelFailed            one retrieval channel gave no answer; search turns it into a Limit
     │   └── ChannelLate
     └── DeadlineExceeded
@@ -113,8 +115,16 @@ class EncoderFailed(CodeIntelError):
     slug, status, title = "encoder-failed", 502, "Encoder failed"
 
 
+class SourceFailed(CodeIntelError):
+    slug, status, title = "source-failed", 500, "Repository could not be read"
+
+
 class ParseFailed(CodeIntelError):
     slug, status, title = "parse-failed", 500, "Parse failed"
+
+
+class IdCollision(CodeIntelError):
+    slug, status, title = "id-collision", 500, "Chunk id collision"
 
 
 class ChannelFailed(CodeIntelError):

@@ -1,0 +1,219 @@
+"""The files of a repository: listed cheaply, then read one at a time.
+
+A git work tree holds what git says it holds; in a plain folder nested `.gitignore` files are honoured alike. What is
+left out for any other reason is reported with it, never silently dropped (reliability F09, S15, S29).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from codeintel_rev.config.settings import SourceSettings
+from codeintel_rev.errors import InvalidArgument, NotFound
+from codeintel_rev.indexing import roles
+from codeintel_rev.indexing.languages import PROSE, TEXT, language_of
+from codeintel_rev.io import git
+from codeintel_rev.io.confined import read_beneath
+from codeintel_rev.io.decode import decode
+from codeintel_rev.io.globs import IgnoreFiles, PathMatcher
+from codeintel_rev.types import Revision, Role, SkippedFile, SourceFile
+
+IGNORE_FILE = ".codeintelignore"
+
+_SECRETS = PathMatcher(
+    """
+    .env* *.env !.env.example !.env.sample !.env.template !.env.dist !.env.defaults !.env.schema
+    *.pem *.key *.p8 *.p12 *.pfx *.pkcs12 *.jks *.keystore *.bks *.kdb *.kdbx *.ppk *.asc *.gpg *.ovpn
+    id_rsa id_dsa id_ecdsa id_ecdsa_sk id_ed25519 id_ed25519_sk *_rsa *_ed25519 .ssh/
+    .npmrc .netrc _netrc .pypirc .pgpass .my.cnf .htpasswd .git-credentials .dockercfg .docker/config.json .boto .s3cfg
+    .aws/credentials .kube/config kubeconfig *.kubeconfig .terraformrc .vault-token .vault_pass
+    credentials.json credentials.yml credentials.yaml credentials.xml credentials.csv
+    *service-account*.json *service_account*.json client_secret*.json application_default_credentials.json
+    secrets.json secrets.yml secrets.yaml secrets.toml secrets.env master.key *.tfstate *.tfstate.* *.tfvars
+    .bash_history .zsh_history .python_history .psql_history .mysql_history .node_repl_history .rediscli_history
+    """.split()
+)
+_PRIVATE_KEY = re.compile(r"\s*-----BEGIN [A-Z0-9 ]*PRIVATE KEY")
+
+
+@dataclass(frozen=True, slots=True)
+class PathEntry:
+    """One file that may be indexed, not read yet; `size` in bytes."""
+
+    path: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTree:
+    """The files under `root` in path order, and those left out with the reason why.
+
+    Reasons: binary, oversize, minified, generated, vendored, secret, denied, symlink, submodule, special, unreadable,
+    empty, too-many-files. A folder that `.codeintelignore` excludes is one entry whose path ends in `/`.
+    """
+
+    root: Path
+    revision: Revision
+    settings: SourceSettings
+    files: tuple[PathEntry, ...]
+    skipped: tuple[SkippedFile, ...]
+
+
+def scan(root: Path, settings: SourceSettings) -> SourceTree:
+    """List the files under folder `root`, a git work tree, part of one, or a plain folder; nothing is read.
+
+    Files that git ignores are not mentioned. Raises NotFound when `root` is no folder, SourceFailed when git fails.
+    """
+    if not root.is_dir():
+        raise NotFound(f"{root.name!r} is no folder.", "Give the folder of a repository.")
+    in_git = git.work_tree_root(root) is not None
+    revision = git.revision(root) if in_git else Revision(commit="", branch="", dirty=False)
+    ignored = IgnoreFiles(root, IGNORE_FILE)
+    listed = _listed_by_git(root) if in_git else _listed_by_walk(root, ignored)
+    files, skipped = _classify(listed, ignored, settings)
+    files.sort(key=lambda entry: entry.path)
+    skipped |= {_skip(entry, "too-many-files") for entry in files[settings.max_files :]}
+    ordered = sorted(skipped, key=lambda skip: skip.path)
+    return SourceTree(root, revision, settings, tuple(files[: settings.max_files]), tuple(ordered))
+
+
+def read_files(tree: SourceTree) -> Iterator[SourceFile | SkippedFile]:
+    """Yield every file of the tree in path order, decoded or left out; one is held at a time."""
+    return (read_file(tree.root, entry, tree.settings) for entry in tree.files)
+
+
+def read_file(root: Path, entry: PathEntry, settings: SourceSettings) -> SourceFile | SkippedFile:
+    """Read, decode and classify one file that `scan` listed; a file gone since then is "unreadable"."""
+    try:
+        content = read_beneath(root, entry.path, settings.max_bytes)
+    except NotFound:
+        return _skip(entry, "unreadable")
+    except InvalidArgument:
+        return _skip(entry, "oversize")
+    decoded = decode(content)
+    if decoded is None:
+        return _skip(entry, "binary")
+    head = decoded.text[: roles.HEAD_CHARS]
+    language = language_of(entry.path, head)
+    role = roles.role_of(entry.path, language, head)
+    if reason := _content_reason(decoded.text, language, role, settings):
+        return _skip(entry, reason)
+    digest = hashlib.sha256(content).hexdigest()
+    return SourceFile(entry.path, language, role, len(content), digest, decoded.encoding, decoded.text)
+
+
+def _content_reason(text: str, language: str, role: Role, settings: SourceSettings) -> str | None:
+    if not text.strip():
+        return "empty"
+    if _PRIVATE_KEY.match(text):
+        return "secret"
+    if settings.index_generated:
+        return None
+    if role is Role.GENERATED:
+        return "generated"
+    return "minified" if language not in PROSE and roles.is_minified(text) else None
+
+
+def _listed_by_git(root: Path) -> Iterator[PathEntry | SkippedFile]:
+    for path in git.tracked_and_untracked(root):
+        if entry := _examine(root, path):
+            yield entry
+
+
+def _listed_by_walk(root: Path, ignored: IgnoreFiles) -> Iterator[PathEntry | SkippedFile]:
+    gitignored = IgnoreFiles(root, ".gitignore")
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        found = _list_folder(root / folder)
+        if found is None:
+            yield SkippedFile(folder, "unreadable", 0)
+            continue
+        for path, is_folder in ((folder + name, is_folder) for name, is_folder in found):
+            if _printable(path) == path and gitignored.excluded(path):
+                continue
+            if not is_folder or _printable(path) != path:
+                yield from filter(None, [_examine(root, path)])
+            elif ignored.excluded(path):
+                yield SkippedFile(path, "denied", 0)
+            else:
+                folders.append(path)
+
+
+def _list_folder(folder: Path) -> list[tuple[str, bool]] | None:
+    """Return (name, is folder) of what lies in `folder` save `.git`, a folder's name with a `/`; None if unreadable."""
+    try:
+        with os.scandir(folder) as listing:
+            found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in listing if entry.name != ".git"]
+    except OSError:
+        return None
+    return [(name + "/" * is_folder, is_folder) for name, is_folder in found]
+
+
+def _examine(root: Path, path: str) -> PathEntry | SkippedFile | None:
+    """Return the file at `path`, or why it cannot be one; None when nothing is there any more."""
+    if _printable(path) != path:
+        return SkippedFile(_printable(path), "unreadable", 0)
+    try:
+        status = (root / path).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:
+        return SkippedFile(path, "unreadable", 0)
+    if stat.S_ISREG(status.st_mode):
+        return PathEntry(path, status.st_size)
+    if stat.S_ISLNK(status.st_mode):
+        return SkippedFile(path, "symlink", 0)
+    return SkippedFile(path, "submodule" if stat.S_ISDIR(status.st_mode) else "special", 0)
+
+
+def _printable(path: str) -> str:
+    """Return `path`, its bytes that are no UTF-8 written out; a name that changes cannot be stored or asked for."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _classify(
+    listed: Iterable[PathEntry | SkippedFile], ignored: IgnoreFiles, settings: SourceSettings
+) -> tuple[list[PathEntry], set[SkippedFile]]:
+    files: list[PathEntry] = []
+    skipped: set[SkippedFile] = set()
+    refusals = _refusals(settings)
+    for entry in listed:
+        if isinstance(entry, SkippedFile):
+            skipped.add(entry)
+        elif excluded := ignored.excluded(entry.path):
+            skipped.add(SkippedFile(excluded, "denied", 0 if excluded.endswith("/") else entry.size))
+        elif reason := next((reason for reason, refuses in refusals if refuses(entry)), None):
+            skipped.add(_skip(entry, reason))
+        else:
+            files.append(entry)
+    return files, skipped
+
+
+def _refusals(settings: SourceSettings) -> list[tuple[str, Callable[[PathEntry], bool]]]:
+    """Return the reasons, by path and size, for which a file is not even read; the first that applies is given."""
+    allow, deny = PathMatcher(settings.allow), PathMatcher(settings.deny)
+    refusals: list[tuple[str, Callable[[PathEntry], bool]]] = [
+        ("secret", lambda entry: _SECRETS.matches(entry.path.lower())),
+        ("denied", lambda entry: not allow.matches(entry.path)),
+    ]
+    if settings.deny:
+        refusals.append(("denied", lambda entry: deny.matches(entry.path)))
+    if not settings.index_vendored:
+        refusals.append(("vendored", lambda entry: roles.is_vendored(entry.path)))
+    if not settings.index_generated:
+        refusals.append(("minified", lambda entry: roles.is_minified_name(entry.path)))
+        refusals.append(("generated", lambda entry: roles.is_generated(entry.path, TEXT, "")))
+    refusals.append(("empty", lambda entry: entry.size == 0))
+    refusals.append(("oversize", lambda entry: entry.size > settings.max_bytes))
+    return refusals
+
+
+def _skip(entry: PathEntry, reason: str) -> SkippedFile:
+    return SkippedFile(entry.path, reason, entry.size)

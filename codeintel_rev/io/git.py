@@ -1,0 +1,128 @@
+"""What git says of a work tree: where it starts, which revision it is, which files it holds.
+
+A repository is foreign input: its config, attributes and hooks name programs that git would start for it. Every call
+here switches those off (reliability F40, S16), reads no configuration but the repository's own, and opens no
+connection.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from codeintel_rev.errors import SourceFailed
+from codeintel_rev.types import Revision
+
+TIMEOUT_S = 120.0
+
+_INERT = (
+    "--no-pager",
+    *("-c", "safe.directory=*"),
+    *("-c", "core.fsmonitor=false"),
+    *("-c", f"core.hooksPath={os.devnull}"),
+    *("-c", "protocol.allow=never"),
+)
+# GIT_ALLOW_PROTOCOL outranks a repository's own protocol.<name>.allow, which protocol.allow does not.
+_ENVIRONMENT = {
+    "LC_ALL": "C",
+    "GIT_ALLOW_PROTOCOL": "none",
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+}
+
+
+def work_tree_root(path: Path) -> Path | None:
+    """Return the root of the work tree that holds folder `path`.
+
+    None when there is none: outside of any repository, a folder its repository ignores, a root that the repository's
+    own config puts elsewhere, or no git on this machine. Raises SourceFailed when git cannot read the repository.
+    """
+    if shutil.which("git") is None:
+        return None
+    asked = _git(path, ["rev-parse", "--show-toplevel"])
+    if asked.returncode:
+        if b"not a git repository" in asked.stderr:
+            return None
+        raise _failed(path, asked)
+    root, folder = Path(os.fsdecode(asked.stdout.removesuffix(b"\n"))), path.resolve()
+    if root != folder and root not in folder.parents:
+        return None
+    ignored = root != folder and _git(path, ["check-ignore", "--quiet", "."]).returncode == 0
+    return None if ignored else root
+
+
+def revision(root: Path) -> Revision:
+    """Return commit and branch of the work tree at `root`, and whether anything under `root` differs from the commit.
+
+    An unborn branch has commit "", a detached head branch "". Untracked files count as a difference, submodules do not.
+    """
+    options = ["--branch", "-z", "--untracked-files=normal", "--ignore-submodules=all", "--no-renames"]
+    fields = _output(root, ["status", "--porcelain=v2", *options, "--", "."], _filters(root)).split(b"\0")
+    headers = dict(field[2:].split(b" ", 1) for field in fields if field.startswith(b"# branch."))
+    commit, branch = os.fsdecode(headers[b"branch.oid"]), os.fsdecode(headers[b"branch.head"])
+    return Revision(
+        commit="" if commit == "(initial)" else commit,
+        branch="" if branch == "(detached)" else branch,
+        dirty=any(field and not field.startswith(b"# ") for field in fields),
+    )
+
+
+def tracked_and_untracked(root: Path) -> list[str]:
+    """Return the paths under `root`, relative to it and sorted: tracked ones, and untracked ones that are not ignored.
+
+    A submodule or nested repository is one path and is not entered. Paths may be gone from the work tree. Bytes that
+    are no UTF-8 are kept as surrogates.
+    """
+    listed = _output(root, ["ls-files", "--cached", "--others", "--exclude-standard", "-z"])
+    return sorted({os.fsdecode(path.removesuffix(b"/")) for path in listed.split(b"\0") if path})
+
+
+def _filters(root: Path) -> list[str]:
+    """Return the keys of every filter driver the repository's config defines; git would run them to compare files."""
+    listed = _git(root, ["config", "--name-only", "-z", "--get-regexp", r"^filter\."])
+    return [os.fsdecode(key) for key in listed.stdout.split(b"\0") if key]
+
+
+def _output(root: Path, arguments: list[str], blanked: Iterable[str] = ()) -> bytes:
+    done = _git(root, arguments, blanked)
+    if done.returncode:
+        raise _failed(root, done)
+    return done.stdout
+
+
+def _git(root: Path, arguments: list[str], blanked: Iterable[str] = ()) -> subprocess.CompletedProcess[bytes]:
+    """Run git in folder `root` with the config keys `blanked` set to nothing."""
+    program = shutil.which("git")
+    if program is None:
+        raise SourceFailed("git is not installed.", "Install git, or index a folder that is no git work tree.")
+    keys = list(blanked)
+    # By environment, not by -c: a key may hold "=", where -c would cut it in two and leave the real key as it was.
+    overrides = {f"GIT_CONFIG_KEY_{i}": key for i, key in enumerate(keys)}
+    overrides |= {f"GIT_CONFIG_VALUE_{i}": "" for i in range(len(keys))}
+    environment = {**_ENVIRONMENT, **overrides, "GIT_CONFIG_COUNT": str(len(keys))}
+    try:
+        return subprocess.run(
+            [program, *_INERT, *arguments],
+            cwd=root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SourceFailed(f"git {arguments[0]} took longer than {TIMEOUT_S:.0f} s.") from error
+    except OSError as error:
+        raise SourceFailed(f"git {arguments[0]} could not be started: {error.strerror}.") from error
+
+
+def _failed(root: Path, done: subprocess.CompletedProcess[bytes]) -> SourceFailed:
+    said = done.stderr.decode(errors="replace").replace(str(root.resolve()), ".").strip()
+    return SourceFailed(f"git failed: {said.splitlines()[-1] if said else done.returncode}.", "Repair the repository.")
