@@ -1,0 +1,314 @@
+"""The write side of one shard: build a generation, publish it in one step, go back, drop the old.
+
+Publishing, in this order: files and directories synced, MANIFEST.json written and synced, CURRENT replaced, its
+directory synced. A crash between any two leaves CURRENT wholly old or wholly new. What is on disk and what the order of
+ids means is told in generation_reader.py.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ulid import ULID
+
+from codeintel_rev.errors import (
+    CodeIntelError,
+    IndexCorrupt,
+    IndexUnavailable,
+    InvalidArgument,
+    StaleBuild,
+)
+from codeintel_rev.io.builder_lock import BuilderLock
+from codeintel_rev.io.durable import DISK, Digest, Storage
+from codeintel_rev.io.failpoints import reach
+from codeintel_rev.io.generation_reader import GenerationReader, not_served
+from codeintel_rev.io.integrity import content, folders
+from codeintel_rev.io.leases import FileLock
+from codeintel_rev.io.manifest import MANIFEST, SCHEMA, Manifest, Stage, dump_manifest
+from codeintel_rev.types import Limit, ModelFingerprint, Revision
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A generation being written: put new files under `path`, then publish or abandon it.
+
+    Linked files are the parent's own: replace them by rename if need be, never write into them.
+    """
+
+    generation: str
+    parent: str | None
+    path: Path
+
+
+class GenerationStore(GenerationReader):
+    """A shard that can be written: by one builder at a time, in one thread; reading stays free meanwhile."""
+
+    def __init__(self, directory: Path, storage: Storage = DISK) -> None:
+        super().__init__(directory, storage)
+        self._lock = BuilderLock(directory, self.repo)
+
+    @contextmanager
+    def builder_lock(self) -> Iterator[tuple[Limit, ...]]:
+        """Be the shard's only builder, in this thread, for the block; yield what was not good and is now repaired.
+
+        On entry CURRENT names a good generation, or does not exist; what failed lies in quarantine; orphans are gone.
+        The OS frees the lock when the process dies. Raises BuildInProgress, which names the holder.
+        """
+        with self._exclusive() as nested:
+            if nested:
+                raise self._lock.in_progress()
+            yield self._repair()
+
+    def begin(self, parent: str | None, link: Iterable[str] = ()) -> Draft:
+        """Return a new draft that follows `parent`, which must be CURRENT.
+
+        `link` names files and folders of the parent that the draft shares unchanged. Raises StaleBuild,
+        InvalidArgument for a name the parent does not have, IndexCorrupt, InsufficientStorage, StorageFailed.
+        """
+        identity = self._next_identity()
+        draft = Draft(identity, parent, self._path(identity))
+        with self._abandoned_on_failure(draft):
+            self._require_parent(draft)
+            self._storage.make_directory(draft.path)
+            self._link(draft, tuple(link))
+        return draft
+
+    def publish(
+        self,
+        draft: Draft,
+        *,
+        revision: Revision,
+        stage: Stage,
+        model: ModelFingerprint | None,
+        counts: Mapping[str, int],
+        components: Mapping[str, int],
+        libraries: Mapping[str, str],
+    ) -> Manifest:
+        """Make `draft` the current generation, wholly or not at all, and return its manifest; durable on return.
+
+        A draft that fails is abandoned and nothing is retried. When only the last sync fails, the generation is whole
+        and served, but may not outlive a power loss. Raises StaleBuild when CURRENT is not the draft's parent,
+        BuildInProgress, InvalidArgument for a draft that holds other than regular files, IndexCorrupt when a linked
+        file is not what the parent published, InsufficientStorage, StorageFailed.
+        """
+        with self._exclusive():
+            if self._is_whole(draft.generation):
+                raise StaleBuild(f"generation {draft.generation} is published already.")
+            with self._abandoned_on_failure(draft):
+                self._require_parent(draft)
+                manifest = Manifest(
+                    schema=SCHEMA,
+                    generation=draft.generation,
+                    repo=self.repo,
+                    parent=draft.parent,
+                    created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+                    revision=revision,
+                    stage=stage,
+                    model=model,
+                    counts=dict(counts),
+                    components=dict(components),
+                    libraries=dict(libraries),
+                    files=self._seal(draft),
+                )
+                self._write_manifest(draft, manifest)
+                self._require_parent(draft)
+                self._replace_current(draft.generation)
+            self._storage.sync_directory(self.directory)
+        return manifest
+
+    def abandon(self, draft: Draft) -> None:
+        """Make `draft` and its files gone; a published generation is left alone."""
+        if not self._is_whole(draft.generation):
+            self._storage.remove_tree(draft.path)
+
+    def rollback(self, to: str | None = None) -> Manifest:
+        """Make generation `to`, or the nearest good one before CURRENT, current again, and return its manifest.
+
+        Newer generations stay, to roll forward to, until the next build begins. Raises BuildInProgress, the problem
+        of `to` when it is not good, IndexUnavailable when there is nothing to go back to.
+        """
+        with self._exclusive():
+            target = to or self._before_current()
+            for problem in self.verify(target):
+                raise problem
+            self._replace_current(target)
+            self._storage.sync_directory(self.directory)
+            return self.manifest(target)
+
+    def gc(self, keep: int) -> list[str]:
+        """Remove all but the newest `keep` generations and return the ids removed.
+
+        CURRENT, its parent and what is leased, by any process, stay. Raises BuildInProgress.
+        """
+        with self._exclusive():
+            current = self.current_id()
+            if current is None:
+                return []
+            spared = {current, self._parent(current)}
+            others = [other for other in self._identities() if other not in spared and self._is_whole(other)]
+            return [other for other in others[max(0, keep - len(spared)) :] if self._collect(other)]
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[bool]:
+        self._storage.make_directory(self.directory)
+        with self._lock.held() as nested:
+            yield nested
+
+    @contextmanager
+    def _abandoned_on_failure(self, draft: Draft) -> Iterator[None]:
+        try:
+            yield
+        except CodeIntelError:
+            self._storage.remove_tree(draft.path)
+            raise
+
+    def _next_identity(self) -> str:
+        """Return an id that sorts after all others here, even when the clock went back."""
+        newest = max(self._identities(), default="")
+        fresh = ULID()
+        if str(fresh) > newest:
+            return str(fresh)
+        return str(ULID.from_timestamp(ULID.from_str(newest).milliseconds + 1))
+
+    def _require_parent(self, draft: Draft) -> None:
+        """Compare and swap, the comparison: whoever moved CURRENT since the draft began wins."""
+        current = self.current_id()
+        if current != draft.parent:
+            raise StaleBuild(
+                f"{self.repo} is at generation {current}, the build began at {draft.parent}.", "Build again."
+            )
+
+    def _link(self, draft: Draft, names: tuple[str, ...]) -> None:
+        if not names:
+            return
+        if draft.parent is None:
+            raise InvalidArgument("a first generation has no parent to link files of.")
+        published = self.manifest(draft.parent).files
+        for path in _selected(published, names):
+            source, target = self._path(draft.parent) / path, draft.path / path
+            self._storage.link(source, target)
+            if not target.samefile(source) and self._storage.digest(target) != published[path]:
+                raise _rotten(path, draft)
+
+    def _seal(self, draft: Draft) -> dict[str, Digest]:
+        """Make everything in `draft` read-only and durable and return its digests.
+
+        A linked file must have the digest its parent published: reading it anew would bless a bit that rotted since.
+        """
+        if not draft.path.is_dir():
+            raise StaleBuild(f"another build removed the draft {draft.generation}.", "Build again.")
+        linkable = self._linkable(draft.parent) if draft.parent else {}
+        files = {}
+        for path, status in content(draft.path).items():
+            if not stat.S_ISREG(status.st_mode):
+                raise InvalidArgument(f"the draft holds {path}, which is not a regular file.")
+            self._storage.protect(draft.path / path)
+            self._storage.sync_file(draft.path / path)
+            files[path] = self._digests.of(draft.path / path, status)
+            if files[path] != linkable.get(status.st_ino, files[path]):
+                raise _rotten(path, draft)
+        for folder in folders(draft.path):
+            self._storage.sync_directory(folder)
+        self._storage.sync_directory(draft.path.parent)
+        reach("publish.after_fsync")
+        return files
+
+    def _linkable(self, parent: str) -> dict[int, Digest]:
+        """Return inode → published digest of the files of `parent`."""
+        published = self.manifest(parent).files
+        return {
+            status.st_ino: published[path] for path, status in content(self._path(parent)).items() if path in published
+        }
+
+    def _write_manifest(self, draft: Draft, manifest: Manifest) -> None:
+        self._storage.write(draft.path / MANIFEST, dump_manifest(manifest))
+        self._storage.protect(draft.path / MANIFEST)
+        self._storage.sync_directory(draft.path)
+        reach("publish.after_manifest")
+
+    def _replace_current(self, identity: str) -> None:
+        draft = self.directory / "CURRENT.tmp"
+        self._storage.write(draft, f"{identity}\n".encode())
+        reach("publish.before_replace")
+        self._storage.replace(draft, self.directory / "CURRENT")
+        reach("publish.after_replace")
+
+    def _repair(self) -> tuple[Limit, ...]:
+        """Point CURRENT at the nearest good generation, quarantine what stood before it, remove what is unpublished."""
+        good, repairs = self._first_good() if (self.directory / "CURRENT").exists() else (None, ())
+        for identity in self._identities():
+            if good is None or identity > good or not self._is_whole(identity):
+                self._collect(identity)
+        return repairs
+
+    def _first_good(self) -> tuple[str | None, tuple[Limit, ...]]:
+        start, limits = self._start()
+        for identity in self._line(start):
+            problems = self._problems(identity, self._digests)
+            if not problems:
+                if identity != start:
+                    self._replace_current(identity)
+                    self._storage.sync_directory(self.directory)
+                return identity, tuple(limits)
+            limits.append(not_served(identity, problems[0]))
+            self._quarantine(identity)
+        self._storage.unlink(self.directory / "CURRENT")
+        self._storage.sync_directory(self.directory)
+        return None, tuple(limits)
+
+    def _quarantine(self, identity: str) -> None:
+        source = self._path(identity)
+        if source.is_dir():
+            self._storage.make_directory(self.directory / "quarantine")
+            self._storage.replace(source, self.directory / "quarantine" / f"{identity}.{ULID()}")
+            self._storage.sync_directory(self.directory / "quarantine")
+            self._storage.sync_directory(source.parent)
+            reach("repair.after_quarantine")
+
+    def _before_current(self) -> str:
+        start, _ = self._start()
+        for identity in self._line(start):
+            if identity != start and not self.verify(identity):
+                return identity
+        raise IndexUnavailable(f"{self.repo} has no good generation to go back to.", "Rebuild the index.")
+
+    def _is_whole(self, identity: str) -> bool:
+        return (self._path(identity) / MANIFEST).exists()
+
+    def _collect(self, identity: str) -> bool:
+        """Remove generation `identity` unless it is leased; return whether it went. Its manifest goes first, so that a
+        crash leaves an orphan and not a damaged generation."""
+        path = self._path(identity)
+        lock = FileLock.take(path / MANIFEST, exclusive=True)
+        if lock is None and self._is_whole(identity):
+            return False
+        with ExitStack() as held:
+            if lock:
+                held.callback(lock.release)
+            self._storage.unlink(path / MANIFEST)
+            self._storage.sync_directory(path)
+            reach("gc.after_unlink")
+            self._storage.remove_tree(path)
+        return True
+
+
+def _selected(published: Mapping[str, Digest], names: Iterable[str]) -> list[str]:
+    """Return the published paths that are one of `names` or lie below one; InvalidArgument for a name of none."""
+    selected: set[str] = set()
+    for name in names:
+        paths = {path for path in published if path == name or path.startswith(f"{name}/")}
+        if not paths:
+            raise InvalidArgument(f"the parent generation has no file or folder {name}.")
+        selected |= paths
+    return sorted(selected)
+
+
+def _rotten(path: str, draft: Draft) -> IndexCorrupt:
+    return IndexCorrupt(
+        f"{path}, linked from generation {draft.parent}, is not what it published.", "Rebuild the index."
+    )
