@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from codeintel_rev.errors import SettingsError
@@ -19,6 +19,7 @@ from codeintel_rev.errors import SettingsError
 PREFIX = "CODEINTEL_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
 DEFAULT_FILE = Path("config/codeintel.toml")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Section(BaseModel):
@@ -98,7 +99,7 @@ class ServerSettings(Section):
     host: str = "127.0.0.1"
     """A host other than loopback needs `allowed_hosts` (reliability S01)."""
     port: int = Field(8787, ge=0, le=65535)
-    ops_port: int | None = Field(None, ge=0, le=65535)
+    ops_port: int | None = Field(None, ge=1, le=65535)
     """When set, probes and metrics answer on this port and only there."""
     workers: int = Field(2, ge=1, le=64)
     """Hypercorn worker processes. Affects speed."""
@@ -109,7 +110,17 @@ class ServerSettings(Section):
     graceful_timeout_s: float = Field(10.0, gt=0)
     """How long in-flight requests may run on after SIGTERM."""
     poll_s: float = Field(1.0, gt=0)
-    """How often a worker looks for a newly published generation."""
+    """How often a worker looks for a newly published generation and checks its own readiness."""
+    structured_content: bool = True
+    """Send `structuredContent` beside the text of an MCP result; off for clients that hand both to their model."""
+
+    @model_validator(mode="after")
+    def _is_safe_to_bind(self) -> ServerSettings:
+        if self.host not in LOOPBACK and not self.allowed_hosts:
+            raise ValueError(f"host {self.host} is not loopback, so allowed_hosts must name the hosts served")
+        if self.ops_port == self.port:
+            raise ValueError("ops_port must differ from port")
+        return self
 
 
 class LimitsSettings(Section):
@@ -121,6 +132,12 @@ class LimitsSettings(Section):
     """Most lines one `open_file` returns (reliability S18)."""
     body_bytes: int = Field(1024 * 1024, gt=0)
     """Largest request body (reliability S18)."""
+    json_depth: int = Field(64, gt=0)
+    """Deepest nesting of a request body (reliability S18)."""
+    in_flight: int = Field(64, gt=0)
+    """Requests one worker holds at once; the next is refused with 503. Affects results under load."""
+    concurrent_calls: int = Field(4, gt=0)
+    """Searches and reads one worker runs at once; others wait within their deadline. Affects speed."""
 
 
 class ObservabilitySettings(Section):

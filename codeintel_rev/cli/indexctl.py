@@ -1,0 +1,67 @@
+"""`indexctl`: the generations of each repository, for operators. Exit codes are those of `codeintel`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from codeintel_rev.cli.verbs import Verbs, verb
+
+app = typer.Typer(
+    name="indexctl",
+    help="Build, check and roll back the generations of a repository's index.",
+    cls=Verbs,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Repo = Annotated[str, typer.Argument(help="A repository, as `indexctl status` names it.")]
+Generation = Annotated[str, typer.Option("--generation", help="Default: see the help of the verb.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def build(
+    path: Annotated[Path, typer.Argument(help="A git work tree or any folder.")] = Path(),
+    name: Annotated[str, typer.Option(help="Default: the folder's name.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Index a repository and publish the result: `codeintel index`."""
+    verb("building").index(path, name, as_json=as_json)
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Tell what is indexed, how completely, and what is being built: `codeintel status`."""
+    verb("inspect").status(as_json=as_json)
+
+
+@app.command()
+def ls(repo: Repo, as_json: Json = False) -> None:
+    """List a repository's generations, newest first."""
+    verb("generations").ls(repo, as_json=as_json)
+
+
+@app.command()
+def verify(repo: Repo, generation: Generation = "", as_json: Json = False) -> None:
+    """Read every file of a generation (default: the current one) and compare it with what was published."""
+    verb("generations").verify(repo, generation, as_json=as_json)
+
+
+@app.command()
+def gc(
+    repo: Repo,
+    keep: Annotated[int | None, typer.Option(min=1, help="Default: index.keep_generations.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Remove old generations that nobody reads."""
+    verb("generations").gc(repo, keep, as_json=as_json)
+
+
+@app.command()
+def rollback(repo: Repo, generation: Generation = "", as_json: Json = False) -> None:
+    """Make an older generation (default: the one before) the current one."""
+    verb("generations").rollback(repo, generation, as_json=as_json)

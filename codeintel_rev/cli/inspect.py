@@ -1,0 +1,85 @@
+"""`codeintel status` and `codeintel doctor`: what is there, and what is missing for what."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import distributions
+
+from codeintel_rev.app.context import Open
+from codeintel_rev.app.opening import open_index
+from codeintel_rev.cli import render
+from codeintel_rev.config.settings import Settings, load_settings
+from codeintel_rev.errors import CodeIntelError
+from codeintel_rev.mcp_server.envelope import RepoStatus, repo_status
+
+
+class Unwell(CodeIntelError):
+    """The doctor found something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    check: str
+    ok: bool
+    told: str
+
+
+def status(*, as_json: bool, open_index: Open = open_index) -> None:
+    """Print one line a repository."""
+    searcher = open_index(load_settings()).searcher
+    try:
+        shards = [repo_status(shard) for shard in searcher.status()]
+    finally:
+        searcher.close()
+    if as_json:
+        render.print_json([shard.payload() for shard in shards])
+        return
+    render.print_table(("repo", "state", "commit", "counts", "vectors", "building"), [_row(shard) for shard in shards])
+    for shard in shards:
+        render.print_limits(shard.limits)
+
+
+def doctor(*, as_json: bool) -> None:
+    """Print the effective settings and each check; raise Unwell when one fails."""
+    settings = load_settings()
+    findings = list(_findings(settings))
+    if as_json:
+        checks = [{"check": one.check, "ok": one.ok, "told": one.told} for one in findings]
+        render.print_json({"settings": settings.model_dump(mode="json"), "checks": checks})
+    else:
+        render.out.print(json.dumps(settings.model_dump(mode="json"), indent=2))
+        render.print_table(("check", "", ""), [(one.check, "ok" if one.ok else "FAILED", one.told) for one in findings])
+    if failed := [one.check for one in findings if not one.ok]:
+        raise Unwell(f"{len(failed)} checks failed: {', '.join(failed)}.", "Each says what to do.")
+
+
+def _findings(settings: Settings) -> Iterator[Finding]:
+    """Yield the outcome of each check."""
+    data_dir = settings.paths.data_dir
+    nearest = next(folder for folder in (data_dir.absolute(), *data_dir.absolute().parents) if folder.exists())
+    writable = nearest.is_dir() and os.access(nearest, os.W_OK)
+    yield Finding("data folder", writable, str(data_dir) if writable else "set CODEINTEL_PATHS__DATA_DIR")
+    faiss = sorted({name for each in distributions() if (name := each.name.lower()).startswith("faiss")})
+    yield Finding("one FAISS", len(faiss) == 1, ", ".join(faiss) or "pip install faiss-cpu")
+    model = settings.embedding
+    named = model.provider != "huggingface" or bool(model.model)
+    yield Finding("encoder", named, model.model or model.provider if named else "set CODEINTEL_EMBEDDING__MODEL")
+    yield Finding("port", *_port(settings))
+
+
+def _port(settings: Settings) -> tuple[bool, str]:
+    server = settings.server
+    with socket.socket(socket.AF_INET6 if ":" in server.host else socket.AF_INET) as probe:
+        taken = probe.connect_ex((server.host, server.port)) == 0
+    address = f"{server.host}:{server.port}"
+    return not taken, f"{address} is free" if not taken else f"{address} is in use; set CODEINTEL_SERVER__PORT"
+
+
+def _row(shard: RepoStatus) -> tuple[object, ...]:
+    building = f"{shard.building.stage} {shard.building.done}/{shard.building.total}" if shard.building else ""
+    counts = ", ".join(f"{count} {name}" for name, count in shard.counts.items())
+    return shard.repo, shard.state, shard.commit[:12], counts, f"{shard.vector_coverage:.0%}", building

@@ -1,0 +1,94 @@
+"""`codeintel`: index a repository, serve it, ask it.
+
+Exit codes: 0 done · 1 failed · 2 not asked rightly: a bad argument or setting · 3 no such repository or file, or
+nothing is indexed · 4 busy, try again. Every failure is one sentence and what to do, on standard error.
+
+Only what parses the command line is imported here: `codeintel --help` must not wait for FAISS.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from codeintel_rev.cli import indexctl
+from codeintel_rev.cli.verbs import Verbs, verb
+
+app = typer.Typer(
+    name="codeintel",
+    help="Ask a code base a question; get the right lines and the reason for each.",
+    cls=Verbs,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(indexctl.app, name="indexctl")
+
+Folder = Annotated[Path, typer.Argument(help="The repository: a git work tree or any folder.")]
+Name = Annotated[str, typer.Option(help="What to call the repository; default: the folder's name.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def up(path: Folder = Path(), name: Name = "") -> None:
+    """Index a repository and serve it at once; search answers while the index grows."""
+    verb("serving").up(path, name)
+
+
+@app.command()
+def index(path: Folder = Path(), name: Name = "", as_json: Json = False) -> None:
+    """Index a repository and publish the result."""
+    verb("building").index(path, name, as_json=as_json)
+
+
+@app.command()
+def serve() -> None:
+    """Serve every indexed repository over MCP and HTTP."""
+    verb("serving").serve()
+
+
+@app.command()
+def mcp() -> None:
+    """Serve every indexed repository over MCP on standard input and output."""
+    verb("serving").mcp()
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(help="A question in plain words, an identifier or a path.")] = "",
+    *,
+    repo: Annotated[list[str] | None, typer.Option(help="Only this repository; may be repeated.")] = None,
+    path: Annotated[list[str] | None, typer.Option(help="Only paths matching this glob; `!` negates.")] = None,
+    language: Annotated[list[str] | None, typer.Option(help="Only this language; may be repeated.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most hits.")] = 8,
+    as_json: Json = False,
+    explain: Annotated[bool, typer.Option(help="Show each channel's part in the score.")] = False,
+    queries: Annotated[Path | None, typer.Option(help="Ask every line {qid, query, repo} of this file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where --queries writes {qid, hits, ms} lines.")] = None,
+) -> None:
+    """Ask the index a question, or a file of questions."""
+    if bool(query) == bool(queries) or bool(queries) != bool(out):
+        raise typer.BadParameter("give either QUERY, or --queries FILE with --out FILE")
+    scope = {"repos": repo or (), "paths": path or (), "languages": language or ()}
+    if queries:
+        verb("search").batch(queries, out, scope, limit)
+    else:
+        verb("search").one(query, scope, limit, as_json=as_json, explain=explain)
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Tell what is indexed, how completely, and what is being built."""
+    verb("inspect").status(as_json=as_json)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check this installation and print the effective settings."""
+    verb("inspect").doctor(as_json=as_json)
+
+
+if __name__ == "__main__":
+    app()

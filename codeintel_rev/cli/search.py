@@ -1,0 +1,97 @@
+"""`codeintel search`: ask the index from a terminal, once or for a whole file of queries."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from codeintel_rev.app.context import Open
+from codeintel_rev.app.opening import open_index
+from codeintel_rev.cli import render
+from codeintel_rev.config.settings import load_settings
+from codeintel_rev.errors import CodeIntelError, InvalidArgument, NotFound
+from codeintel_rev.mcp_server.envelope import envelope
+from codeintel_rev.observability.tracing import trace_id
+from codeintel_rev.types import Scope, SearchResult
+
+Filters = Mapping[str, Sequence[str]]
+
+
+class Limited(CodeIntelError):
+    """A measurement that did not get everything measures something else."""
+
+
+def one(
+    query: str, filters: Filters, limit: int, *, as_json: bool, explain: bool, open_index: Open = open_index
+) -> None:
+    """Print the answer to one query."""
+    settings = load_settings()
+    searcher = open_index(settings).searcher
+    try:
+        result = searcher.search(query, _scope(filters), limit, deadline_ms=settings.retrieval.request_deadline_ms)
+    finally:
+        searcher.close()
+    answer = envelope(result, trace_id(), explain=explain, next_cursor=None)
+    if as_json:
+        render.print_json(answer.payload())
+    else:
+        render.print_hits(answer, explain=explain)
+
+
+def batch(queries: Path, out: Path, filters: Filters, limit: int, *, open_index: Open = open_index) -> None:
+    """Write one line {qid, hits, ms} for each line {qid, query, repo} of `queries`, in the same order.
+
+    Raises Limited, after the last line is written, when any answer was limited.
+    """
+    settings = load_settings()
+    asked = list(_questions(queries))
+    limited: list[str] = []
+    searcher = open_index(settings).searcher
+    try:
+        with out.open("w", encoding="utf-8") as file:
+            for question in asked:
+                scope = replace(_scope(filters), repos=(question["repo"],) if question.get("repo") else ())
+                started = time.perf_counter()
+                result = searcher.search(
+                    question["query"], scope, limit, deadline_ms=settings.retrieval.request_deadline_ms
+                )
+                ms = (time.perf_counter() - started) * 1000
+                file.write(json.dumps(_line(question["qid"], result, ms)) + "\n")
+                limited += [one.code for one in result.limits]
+    finally:
+        searcher.close()
+    if limited:
+        codes = ", ".join(sorted(set(limited)))
+        raise Limited(f"{len(limited)} limits met in {len(asked)} queries: {codes}.", "See `codeintel status`.")
+
+
+def _scope(filters: Filters) -> Scope:
+    return Scope(**{name: tuple(values) for name, values in filters.items()})
+
+
+def _questions(queries: Path) -> Iterator[dict[str, str]]:
+    if not queries.is_file():
+        raise NotFound(f"{queries} is not a file.", "Give a file of lines {qid, query, repo}.")
+    for number, line in enumerate(queries.read_text(encoding="utf-8").splitlines(), start=1):
+        yield _question(line, f"line {number} of {queries.name}")
+
+
+def _question(line: str, place: str) -> dict[str, str]:
+    try:
+        question = json.loads(line)
+    except ValueError as error:
+        raise InvalidArgument(f"{place} is not JSON.", "Each line is an object {qid, query, repo}.") from error
+    if not isinstance(question, dict) or not {"qid", "query"} <= question.keys():
+        raise InvalidArgument(f"{place} lacks qid or query.", "Each line is an object {qid, query, repo}.")
+    return question
+
+
+def _line(qid: str, result: SearchResult, ms: float) -> dict[str, object]:
+    hits: Iterable[dict[str, object]] = (
+        {"path": hit.path, "start_line": hit.start_line, "end_line": hit.end_line, "score": hit.score}
+        for hit in result.hits
+    )
+    return {"qid": qid, "hits": list(hits), "ms": round(ms, 2)}

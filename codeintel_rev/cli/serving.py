@@ -1,0 +1,42 @@
+"""`codeintel up, serve, mcp`: serve the indexed repositories until told to stop."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import typer
+
+from codeintel_rev.app.opening import open_index
+from codeintel_rev.app.serve import serve as serve_http
+from codeintel_rev.app.stdio import serve_stdio
+from codeintel_rev.cli import render
+from codeintel_rev.cli.building import default_name, repository_root
+from codeintel_rev.config.settings import load_settings
+
+
+def up(path: Path, name: str) -> None:
+    """Build in a child process and serve meanwhile; the child ends with the server."""
+    settings = load_settings()
+    root = repository_root(path)
+    index = (sys.executable, "-m", "codeintel_rev.cli.main", "index", str(root), "--name", name or default_name(root))
+    render.err.print(render.how_to_connect(settings))
+    with subprocess.Popen(index, stdout=subprocess.DEVNULL) as builder:
+        try:
+            code = serve_http(settings)
+        finally:
+            builder.terminate()
+    raise typer.Exit(code)
+
+
+def serve() -> None:
+    """Serve over MCP and HTTP."""
+    settings = load_settings()
+    render.err.print(render.how_to_connect(settings))
+    raise typer.Exit(serve_http(settings))
+
+
+def mcp() -> None:
+    """Serve over MCP on standard input and output."""
+    serve_stdio(load_settings(), open_index)

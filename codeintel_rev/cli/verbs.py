@@ -1,0 +1,47 @@
+"""How every verb of the command line is reached and how it fails."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from codeintel_rev.errors import (
+    BuildInProgress,
+    CodeIntelError,
+    IndexUnavailable,
+    InvalidArgument,
+    NotFound,
+    SettingsError,
+    StaleBuild,
+)
+
+EXIT_CODES: tuple[tuple[type[CodeIntelError], int], ...] = (
+    (SettingsError, 2),
+    (InvalidArgument, 2),
+    (NotFound, 3),
+    (IndexUnavailable, 3),
+    (BuildInProgress, 4),
+    (StaleBuild, 4),
+    (CodeIntelError, 1),
+)
+
+
+class Verbs(TyperGroup):
+    """Turns every error raised on purpose into a sentence on standard error and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CodeIntelError as error:
+            sys.stderr.write(f"{ctx.info_name}: {error}\n")
+            code = next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+            raise typer.Exit(code) from error
+
+
+def verb(module: str) -> Any:
+    """Return the module of this package that does the work, imported now that it is asked for."""
+    return importlib.import_module(f"codeintel_rev.cli.{module}")

@@ -1,0 +1,80 @@
+"""What a caller may ask, over MCP and HTTP alike. An unknown argument is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from codeintel_rev.types import Scope
+
+Names = tuple[Annotated[str, Field(max_length=512)], ...]
+Repos = Annotated[Names, Field(description="Only these repositories", max_length=64)]
+Paths = Annotated[Names, Field(description="Gitignore-style globs, `!` negates", max_length=64)]
+Languages = Annotated[Names, Field(description="As in hits, e.g. python", max_length=64)]
+Cursor = Annotated[str, Field(description="next_cursor of the answer before", max_length=8192)]
+
+
+class Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ScopedRequest(Request):
+    repos: Repos = ()
+    paths: Paths = ()
+    languages: Languages = ()
+
+    def scope(self) -> Scope:
+        return Scope(repos=self.repos, paths=self.paths, languages=self.languages)
+
+
+class SearchRequest(ScopedRequest):
+    query: Annotated[str, Field(description="A question in plain words, an identifier or a path")]
+    limit: Annotated[int, Field(ge=1)] = 8
+    kinds: Annotated[Names, Field(description="Kinds of definition: function, class, method …", max_length=64)] = ()
+    explain: Annotated[bool, Field(description="Add each channel's part in the score, and stage times")] = False
+    max_tokens: Annotated[int, Field(description="Size of the text", ge=100, le=100_000)] = 4000
+    time_budget_ms: Annotated[int | None, Field(ge=10)] = None
+    cursor: Cursor = ""
+
+    def scope(self) -> Scope:
+        return Scope(repos=self.repos, paths=self.paths, languages=self.languages, kinds=self.kinds)
+
+
+class TextRequest(ScopedRequest):
+    pattern: Annotated[str, Field(description="Literal text, or RE2 syntax with regex=true", min_length=1)]
+    regex: bool = False
+    case_sensitive: bool = False
+    limit: Annotated[int, Field(description="Most matching lines", ge=1)] = 50
+    context_lines: Annotated[int, Field(ge=0, le=20)] = 0
+    cursor: Cursor = ""
+
+
+class FileRequest(Request):
+    repo: str
+    path: Annotated[str, Field(description="As given in a hit")]
+    start_line: Annotated[int, Field(ge=1)] = 1
+    end_line: Annotated[int | None, Field(description="Inclusive; default: the end", ge=1)] = None
+
+
+class PathsRequest(Request):
+    repo: str
+    path: Annotated[str, Field(description="Folder to list; default: the root")] = ""
+    globs: Paths = ()
+    languages: Languages = ()
+    limit: Annotated[int, Field(ge=1, le=1000)] = 200
+    cursor: Cursor = ""
+
+    def scope(self) -> Scope:
+        return Scope(repos=(self.repo,), paths=self.globs, languages=self.languages)
+
+
+class StatusRequest(Request):
+    repo: Annotated[str, Field(description="Default: every repository")] = ""
+    wait_s: Annotated[float, Field(description="Wait so long for a running build", ge=0, le=30)] = 0
+
+
+def faults(errors: Iterable[Mapping[str, Any]]) -> str:
+    """Return what pydantic found wrong with each argument, by name; the values sent are not repeated."""
+    return "; ".join(f"{ascii('.'.join(map(str, one['loc'])))[1:-1]}: {one['msg']}" for one in errors) + "."

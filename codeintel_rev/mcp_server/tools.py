@@ -1,0 +1,125 @@
+"""The tools an agent may call: what each is for, when not to use it, and how it is answered.
+
+Names, descriptions and schemas are static (reliability S28) and small: every connected agent pays for them in every
+conversation. tests/golden/tools_list.json pins them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from mcp_types import CallToolResult, ContentBlock, ResourceLink, TextContent
+
+from codeintel_rev.mcp_server import operations, text
+from codeintel_rev.mcp_server.envelope import Wire, uri
+from codeintel_rev.mcp_server.operations import Served
+from codeintel_rev.mcp_server.requests import (
+    FileRequest,
+    PathsRequest,
+    Request,
+    SearchRequest,
+    StatusRequest,
+    TextRequest,
+)
+from codeintel_rev.mcp_server.text import Text
+
+R = TypeVar("R", bound=Request)
+W = TypeVar("W", bound=Wire)
+
+
+@dataclass(frozen=True, slots=True)
+class Tool(Generic[R, W]):
+    name: str
+    title: str
+    description: str
+    request: type[R]
+    answer: Callable[[Served, R], Awaitable[W]]
+    render: Callable[[W, R], Text]
+
+    def schema(self) -> dict[str, Any]:
+        """Return the input schema with nothing in it that an agent does not need."""
+        return _compact(self.request.model_json_schema())
+
+    async def run(self, served: Served, arguments: Mapping[str, Any], structured: bool) -> CallToolResult:
+        """Return text for the agent, a link to each file, and the full payload when `structured`."""
+        request = self.request.model_validate(arguments)
+        answer = await self.answer(served, request)
+        told = self.render(answer, request)
+        content: list[ContentBlock] = [TextContent(type="text", text=told.text)]
+        content += [_link(repo, path) for repo, path in dict.fromkeys(told.files)]
+        payload = {**answer.payload(), "truncated": told.truncated}
+        return CallToolResult(content=content, structured_content=payload if structured else None)
+
+
+_TOOLS: tuple[Tool[Any, Any], ...] = (
+    Tool(
+        "semantic_search",
+        "Search code by meaning",
+        "Find the lines that answer a question, by meaning, identifier or path, best first, with the reason for each. "
+        "Use it when you do not know the exact text. For exact strings or patterns use search_text; to read on, "
+        "open_file.",
+        SearchRequest,
+        operations.semantic_search,
+        text.of_search,
+    ),
+    Tool(
+        "search_text",
+        "Search exact text",
+        "Find every line that holds a string or RE2 pattern, in path order, unranked. Use it for exact names, "
+        "messages and literals; for a concept use semantic_search.",
+        TextRequest,
+        operations.search_text,
+        text.of_matches,
+    ),
+    Tool(
+        "open_file",
+        "Read lines of a file",
+        "Read lines of an indexed file. Use it after a search gave the repo and path; do not guess paths, list_paths "
+        "knows them.",
+        FileRequest,
+        operations.open_file,
+        text.of_file,
+    ),
+    Tool(
+        "list_paths",
+        "List indexed files",
+        "List indexed files below a folder, filtered by glob or language. Use it to learn a repository's layout, not "
+        "to find code.",
+        PathsRequest,
+        operations.list_paths,
+        text.of_paths,
+    ),
+    Tool(
+        "index_status",
+        "What is indexed",
+        "Tell which repositories are served, from which commit, how complete, and what is being built. Use it when "
+        "results are missing or look stale, not before every search.",
+        StatusRequest,
+        operations.index_status,
+        text.of_status,
+    ),
+)
+TOOLS: Mapping[str, Tool[Any, Any]] = {tool.name: tool for tool in _TOOLS}
+
+
+def _link(repo: str, path: str) -> ResourceLink:
+    return ResourceLink(type="resource_link", name=path, uri=uri(repo, path), mime_type="text/plain")
+
+
+_NOISE = ("title", "maxLength", "maxItems", "minLength")
+"""Generated titles repeat the names, and the size caps are told when one is passed."""
+
+
+def _compact(schema: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in schema.items() if key not in _NOISE}
+    if kept.get("default") in (None, "", []):
+        kept.pop("default", None)
+    if options := [one for one in kept.pop("anyOf", []) if one.get("type") != "null"]:
+        kept |= options[0]
+    if "items" in kept:
+        kept["items"] = _compact(kept["items"])
+    if "properties" in kept:
+        kept["properties"] = {name: _compact(value) for name, value in kept["properties"].items()}
+    return kept

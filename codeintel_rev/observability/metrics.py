@@ -1,0 +1,71 @@
+"""Every metric this project exposes, by name. Label values come from closed sets: never a repository, path or query.
+
+Gauges choose how the values of several worker processes are joined; counters and histograms are summed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from codeintel_rev.config.multiprocess import shares_metrics
+from codeintel_rev.types import SearchResult, ShardStatus
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+REQUESTS = Counter("codeintel_requests", "Requests answered", ["face", "operation", "outcome"])
+REQUEST_SECONDS = Histogram("codeintel_request_seconds", "Time to answer", ["face", "operation"], buckets=SECONDS)
+STAGE_SECONDS = Histogram("codeintel_search_stage_seconds", "Time of one arrow of a search", ["stage"], buckets=SECONDS)
+LIMITS = Counter("codeintel_limits", "Things callers did not get", ["code"])
+SHED = Counter("codeintel_shed", "Requests refused because too many were in flight")
+IN_FLIGHT = Gauge("codeintel_in_flight", "Requests being answered", multiprocess_mode="livesum")
+SHARDS = Gauge("codeintel_shards", "Repositories served", ["state"], multiprocess_mode="mostrecent")
+INDEX_ROWS = Gauge("codeintel_index_rows", "Rows over all shards", ["component"], multiprocess_mode="mostrecent")
+VECTOR_COVERAGE = Gauge(
+    "codeintel_vector_coverage", "Lowest share of chunks with a vector in any shard", multiprocess_mode="mostrecent"
+)
+READINESS_CHANGES = Counter("codeintel_readiness_changes", "Readiness transitions of a worker", ["state"])
+
+SHARD_STATES = ("empty", "building", "ready", "degraded", "down")
+
+
+def observe_request(face: str, operation: str, outcome: str, seconds: float) -> None:
+    """Count one answered request. `face` is http or mcp, `operation` a route template or tool name."""
+    REQUESTS.labels(face, operation, outcome).inc()
+    REQUEST_SECONDS.labels(face, operation).observe(seconds)
+
+
+def observe_search(result: SearchResult) -> None:
+    """Record how long each stage took and what the caller did not get."""
+    for stage in result.stages:
+        STAGE_SECONDS.labels(stage.name).observe(stage.ms / 1000)
+    for limit in result.limits:
+        LIMITS.labels(limit.code).inc()
+
+
+def observe_shards(shards: Iterable[ShardStatus]) -> None:
+    """Set the gauges that describe what is served now."""
+    seen = tuple(shards)
+    for state in SHARD_STATES:
+        SHARDS.labels(state).set(sum(shard.state == state for shard in seen))
+    for component in {name for shard in seen for name in shard.counts}:
+        INDEX_ROWS.labels(component).set(sum(shard.counts.get(component, 0) for shard in seen))
+    VECTOR_COVERAGE.set(min((shard.vector_coverage for shard in seen), default=0.0))
+
+
+def exposition() -> bytes:
+    """Return every metric in Prometheus' text format, summed over the worker processes when there are several."""
+    if not shares_metrics():
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)
+
+
+def retire_process() -> None:
+    """Take this worker's live gauges out of the sum. To be called once, when the worker stops."""
+    if shares_metrics():
+        mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
