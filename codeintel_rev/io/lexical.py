@@ -1,0 +1,309 @@
+"""Which chunks hold these words, and which define this name? BM25 and symbol lookup over one tantivy index.
+
+The directory `lexical/` of a generation holds a tantivy index of one document a chunk (format 1):
+
+    chunk_id    i64, indexed and fast: the one id (law 1)
+    body, path, symbol    tokens of `code_tokens`, frequencies: the text, the path, the names and header
+    qualified, name, suffix    folded qualified names, names and dotted suffixes of what the chunk defines, exact
+
+Segment files are created under a new name and never written again, and `meta.json` and `.managed.json` are replaced by
+renaming a temporary file over them (read in tantivy's `mmap_directory`, shown by the tests). So a child generation may
+start from hard links to its parent's files, and a kill at any moment leaves the last commit. Lock files are no part of
+the index: the writer removes its own, and the reader, which would create one even on a read-only volume, opens links
+in a temporary directory instead. No check of the content is made here: tantivy lets most flipped bits pass, so the
+manifest's SHA-256 must be verified before `LexicalIndex.open`.
+
+tantivy's BM25 has k1 = 1.2 and b = 0.75. Counts behind idf include deleted chunks until their segment is merged away.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+
+import numpy as np
+import tantivy
+from numpy.typing import NDArray
+from tantivy import Occur, Query
+
+from codeintel_rev.errors import (
+    ChannelFailed,
+    CodeIntelError,
+    IndexCorrupt,
+    IndexIncompatible,
+    InsufficientStorage,
+    StorageFailed,
+)
+from codeintel_rev.io.code_tokens import query_weights, tokenize
+from codeintel_rev.types import Chunk, Definition, Floats, Ids, Ranking, Selection
+
+FORMAT = 1
+# Chosen on the sets of `code_tokens`: path .5 costs .01 on questions about repositories, symbol .5 costs .015 on
+# docstring → function, and more than 1 of either costs both.
+BOOSTS = {"body": 1.0, "path": 0.75, "symbol": 0.75}
+MAX_QUERY_TERMS = 256
+MAX_NAMES = 32
+MAX_PREFIX_TERMS = 64
+# Beyond this many ids a pushed-down set (1 µs an id and query) costs more than ranking deeper and skipping.
+MAX_PUSHED_IDS = 5_000
+
+# One thread: the same chunks in the same order give the same segments, and indexing is bound by Python's tokenizer.
+_WRITER_THREADS = 1
+_WRITER_HEAP_BYTES = 128 * 1024 * 1024
+_TOKENS = "tokens"
+_RAW = "raw"
+_DISK_FULL = "No space left on device"  # tantivy keeps the words of an I/O error, not its number
+_SEPARATOR = re.compile(r"::|->|[#/\\]")
+
+_QUALIFIED, _NAME, _SUFFIX, _PREFIX, _OWNER = 5.0, 4.0, 3.0, 2.0, 1.0
+
+
+def _schema() -> tantivy.Schema:
+    builder = tantivy.SchemaBuilder()
+    builder.add_integer_field("chunk_id", indexed=True, fast=True)
+    for field in BOOSTS:
+        builder.add_text_field(field, tokenizer_name=_TOKENS, index_option="freq")
+    for field in ("qualified", "name", "suffix"):
+        builder.add_text_field(field, tokenizer_name=_RAW, index_option="basic")
+    return builder.build()
+
+
+SCHEMA = _schema()
+
+
+class LexicalWriter:
+    """Adds and deletes chunks of the index in `directory`, which is created when missing.
+
+    A context manager; one writer a directory. What was not committed when it closes is dropped.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Raises IndexIncompatible for an index of another format, IndexCorrupt, StorageFailed."""
+        self._directory = directory
+        with _mapped(StorageFailed, "lexical index cannot be written"):
+            directory.mkdir(parents=True, exist_ok=True)
+            index = _open(directory) if tantivy.Index.exists(str(directory)) else _create(directory)
+            self._writer = index.writer(_WRITER_HEAP_BYTES, _WRITER_THREADS)
+
+    def __enter__(self) -> LexicalWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for merges and leave nothing but the index in the directory; after an error, only let go of it."""
+        if error is not None:
+            del self._writer
+            return
+        with _mapped(StorageFailed, "lexical index cannot be closed"):
+            self._writer.wait_merging_threads()
+            for lock in self._directory.glob(".tantivy-*.lock"):
+                lock.unlink()
+
+    def add(self, chunk: Chunk, defined: Sequence[Definition]) -> None:
+        """Add a chunk and the definitions that start in it. REQUIRES: no chunk of that id is in the index."""
+        with _mapped(StorageFailed, "chunk cannot be added to the lexical index"):
+            self._writer.add_document(_document(chunk, defined))
+
+    def delete(self, chunk_ids: Ids) -> None:
+        """Delete chunks; an id that is not in the index is no error."""
+        with _mapped(StorageFailed, "chunk cannot be deleted from the lexical index"):
+            for chunk_id in chunk_ids.tolist():
+                self._writer.delete_documents_by_term("chunk_id", chunk_id)
+
+    def commit(self) -> None:
+        """Make everything added and deleted so far durable and visible to the next reader, or nothing of it."""
+        with _mapped(StorageFailed, "lexical index cannot be committed"):
+            self._writer.commit()
+
+
+class LexicalIndex:
+    """The chunks of one commit, for reading; safe to use from many threads. Its memory maps live as long as it does."""
+
+    def __init__(self, searcher: tantivy.Searcher) -> None:
+        self._searcher = searcher
+
+    @classmethod
+    def open(cls, directory: Path) -> LexicalIndex:
+        """Open what was last committed. Raises IndexIncompatible, IndexCorrupt."""
+        with _mapped(IndexCorrupt, "lexical index cannot be opened"), TemporaryDirectory() as links:
+            for file in directory.iterdir():
+                Path(links, file.name).symlink_to(file.resolve())
+            return cls(_open(Path(links)).searcher())
+
+    def chunk_ids(self) -> Ids:
+        """Return every chunk_id in the index, ascending."""
+        with _mapped(IndexCorrupt, "lexical index cannot be read"):
+            return np.sort(self._hits(Query.all_query(), self._searcher.num_docs)[0])
+
+    def search(self, query: str, k: int, *, selection: Selection | None = None) -> Ranking:
+        """Return the at most `k` chunks of the selection that share words with `query`, by BM25.
+
+        Of a long query (a traceback, an issue) the `MAX_QUERY_TERMS` rarest words count. Empty when no word is known.
+        Raises ChannelFailed.
+        """
+        with _mapped(ChannelFailed, "lexical channel failed"):
+            return self._top("lexical", self._text_query(query), k, selection)
+
+    def score(self, query: str, chunk_ids: Ids) -> Floats:
+        """Return the scores (n,) that `search` gives these chunks, 0 where nothing matches. Raises ChannelFailed."""
+        with _mapped(ChannelFailed, "lexical channel failed"):
+            found, scores = self._hits(_within(self._text_query(query), chunk_ids), len(chunk_ids))
+        score_of = dict(zip(found.tolist(), scores.tolist(), strict=True))
+        return np.array([score_of.get(chunk_id, 0.0) for chunk_id in chunk_ids.tolist()], dtype=np.float32)
+
+    def symbols(self, names: Sequence[str], k: int, *, selection: Selection | None = None) -> Ranking:
+        """Return the at most `k` chunks that define one of `names`, whatever the case; more names found count more.
+
+        A name counts by its best match: qualified name, name, dotted end of a qualified name, beginning (nearer to the
+        whole is better), and last the dotted end of `names` itself, for who asks with a module the index leaves out.
+        Raises ChannelFailed.
+        """
+        with _mapped(ChannelFailed, "symbol channel failed"):
+            folded = dict.fromkeys(filter(None, map(_folded, names)))
+            asked = [(Occur.Should, self._name_query(name)) for name in islice(folded, MAX_NAMES)]
+            return self._top("symbols", Query.boolean_query(asked), k, selection)
+
+    def _text_query(self, query: str) -> Query:
+        terms = self._known(query_weights(query))
+        return Query.boolean_query(
+            [
+                (Occur.Should, Query.boost_query(_term(field, term), boost * weight))
+                for term, weight in terms.items()
+                for field, boost in BOOSTS.items()
+            ]
+        )
+
+    def _known(self, weights: Mapping[str, float]) -> dict[str, float]:
+        """Leave the terms that occur at all, the rarest `MAX_QUERY_TERMS` of them, in the order asked."""
+        frequency = {term: sum(self._searcher.doc_freq(field, term) for field in BOOSTS) for term in weights}
+        known = [term for term in weights if frequency[term]]
+        rarest = set(sorted(known, key=frequency.__getitem__)[:MAX_QUERY_TERMS])
+        return {term: weights[term] for term in known if term in rarest}
+
+    def _name_query(self, name: str) -> Query:
+        exact = [("qualified", name, _QUALIFIED), ("name", name, _NAME), ("suffix", name, _SUFFIX)]
+        owned = [("qualified", end, _OWNER + len(end) / (len(name) + 1)) for end in _dotted_ends(name)]
+        field = "qualified" if "." in name else "name"
+        begun = [
+            (field, term, _PREFIX + len(name) / (len(term) + 1))
+            for term, _ in self._searcher.terms_with_prefix(field, name, limit=MAX_PREFIX_TERMS)
+        ]
+        return Query.disjunction_max_query(
+            [Query.const_score_query(_term(field, term), score) for field, term, score in exact + begun + owned]
+        )
+
+    def _top(self, channel: str, query: Query, k: int, selection: Selection | None) -> Ranking:
+        """Rank deeper until `k` allowed chunks, and all that tie with the last of them, have been seen."""
+        k = min(k, self._searcher.num_docs)
+        allowed = None if selection is None else selection.chunk_ids
+        if allowed is not None and len(allowed) <= MAX_PUSHED_IDS:
+            query, allowed = _within(query, allowed), None
+        limit = k + 16
+        while True:
+            found, scores = self._hits(query, limit)
+            kept = np.ones(len(found), dtype=np.bool_) if allowed is None else _among(found, allowed)
+            chosen = scores[kept]
+            if len(found) < limit or (len(chosen) >= k and chosen[k - 1] > scores[-1]):
+                return _ranking(channel, found[kept], chosen, k)
+            limit *= 4
+
+    def _hits(self, query: Query, limit: int) -> tuple[Ids, Floats]:
+        """Return ids and scores of the best `limit` matches, best first; ties in no order that means anything."""
+        if not limit:
+            return np.empty(0, np.int64), np.empty(0, np.float32)
+        hits = self._searcher.search(query, min(limit, self._searcher.num_docs or 1), count=False).hits
+        ids = self._searcher.fast_field_values("chunk_id", [address for _, address in hits])
+        return np.array(ids, dtype=np.int64), np.array([score for score, _ in hits], dtype=np.float32)
+
+
+@contextmanager
+def _mapped(error: type[CodeIntelError], what: str) -> Iterator[None]:
+    """Raise tantivy's failures as `error`: ValueErrors, and Rust panics, a BaseException whose type has no import."""
+    try:
+        yield
+    except (ValueError, OSError) as cause:
+        if _DISK_FULL in str(cause):
+            raise InsufficientStorage(f"{what}: the disk is full.", "Free space.") from cause
+        raise error(f"{what}: {type(cause).__name__}.") from cause
+    except BaseException as cause:
+        if type(cause).__module__ != "pyo3_runtime":
+            raise
+        raise error(f"{what}: the engine panicked.") from cause
+
+
+def _create(directory: Path) -> tantivy.Index:
+    return _prepared(tantivy.Index(SCHEMA, str(directory)))
+
+
+def _open(directory: Path) -> tantivy.Index:
+    with _mapped(IndexCorrupt, "lexical index cannot be opened"):
+        if not tantivy.Index.is_compatible(str(directory)):
+            raise IndexIncompatible("lexical index was written by another tantivy.", "Rebuild the index.")
+        index = tantivy.Index.open(str(directory))
+        if index.schema != SCHEMA:
+            raise IndexIncompatible(f"lexical index does not have the fields of format {FORMAT}.", "Rebuild the index.")
+        return _prepared(index)
+
+
+def _prepared(index: tantivy.Index) -> tantivy.Index:
+    """Register the tokenizer, which belongs to the object and not to the files, and stop the polling of `meta.json`."""
+    index.register_tokenizer(_TOKENS, tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace()).build())
+    index.config_reader("manual")
+    return index
+
+
+def _document(chunk: Chunk, defined: Sequence[Definition]) -> tantivy.Document:
+    qualified = [_folded(definition.qualified_name) for definition in defined]
+    names = " ".join(definition.qualified_name for definition in defined)
+    return tantivy.Document(
+        chunk_id=chunk.chunk_id,
+        body=_tokens(chunk.text),
+        path=_tokens(chunk.path),
+        symbol=_tokens(f"{chunk.symbol} {chunk.header} {names}"),
+        qualified=qualified,
+        name=[_folded(definition.name) for definition in defined],
+        suffix=[end for name in qualified for end in _dotted_ends(name)],
+    )
+
+
+def _tokens(text: str) -> str:
+    return " ".join(tokenize(text))
+
+
+def _folded(name: str) -> str:
+    """Return a name as it is compared: `Foo::bar()` → `foo.bar`. A lone surrogate, which Rust refuses, is escaped."""
+    plain = _SEPARATOR.sub(".", name.strip().removesuffix("()")).strip(".")
+    return plain.casefold().encode("utf-8", "backslashreplace").decode()
+
+
+def _dotted_ends(name: str) -> list[str]:
+    """Return the proper dotted suffixes, longest first; none for a plain name."""
+    parts = name.split(".")
+    return [".".join(parts[start:]) for start in range(1, len(parts))]
+
+
+def _term(field: str, term: str) -> Query:
+    return Query.term_query(SCHEMA, field, term, index_option="freq" if field in BOOSTS else "basic")
+
+
+def _within(query: Query, chunk_ids: Ids) -> Query:
+    """Return `query` with its scores, matching only the given chunks."""
+    allowed = Query.const_score_query(Query.term_set_query(SCHEMA, "chunk_id", chunk_ids.tolist()), 0.0)
+    return Query.boolean_query([(Occur.Must, query), (Occur.Must, allowed)])
+
+
+def _among(ids: Ids, ascending: Ids) -> NDArray[np.bool_]:
+    places = np.searchsorted(ascending, ids).clip(max=len(ascending) - 1)
+    present: NDArray[np.bool_] = ascending[places] == ids
+    return present
+
+
+def _ranking(channel: str, ids: Ids, scores: Floats, k: int) -> Ranking:
+    order = np.lexsort((ids, -scores))[:k]
+    return Ranking(channel, ids[order], scores[order])
