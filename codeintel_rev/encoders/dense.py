@@ -14,7 +14,7 @@ from codeintel_rev.config.settings import EmbeddingSettings
 from codeintel_rev.errors import EncoderFailed
 from codeintel_rev.types import Chunk, Floats, ModelFingerprint
 
-MAX_CHARACTERS_PER_TOKEN = 64
+_CHARACTERS_PER_TOKEN = 64
 _HEADER_CHARACTERS = 120
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
 _PROVIDERS = {
@@ -60,6 +60,14 @@ def embedding_text(chunk: Chunk) -> str:
     """
     path = " ".join(_WORD.findall(chunk.path))
     return "\n".join(part for part in (path, chunk.symbol, chunk.header[:_HEADER_CHARACTERS], chunk.text) if part)
+
+
+def readable(text: str, fingerprint: ModelFingerprint) -> str:
+    """Return the part of `text` that can hold the tokens read, as valid Unicode.
+
+    A tokenizer reads a whole text before it truncates, and refuses lone surrogates.
+    """
+    return text[: fingerprint.max_tokens * _CHARACTERS_PER_TOKEN].encode(errors="replace").decode()
 
 
 def unit_rows(vectors: Floats, count: int, fingerprint: ModelFingerprint) -> Floats:

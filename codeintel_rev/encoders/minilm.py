@@ -24,7 +24,7 @@ import onnxruntime as ort
 from tokenizers import Tokenizer
 
 from codeintel_rev.config.settings import EmbeddingSettings
-from codeintel_rev.encoders.dense import MAX_CHARACTERS_PER_TOKEN, unit_rows
+from codeintel_rev.encoders.dense import readable, unit_rows
 from codeintel_rev.encoders.onnx_session import open_session
 from codeintel_rev.errors import EncoderFailed, SettingsError
 from codeintel_rev.io.durable import DISK, os_errors_mapped
@@ -53,7 +53,6 @@ class MiniLM:
         self.fingerprint = _fingerprint(max_tokens)
         self._tokenizer = tokenizer
         self._session = session
-        self._max_characters = max_tokens * MAX_CHARACTERS_PER_TOKEN
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="encoder")
 
     def encode_documents(self, texts: Sequence[str]) -> Floats:
@@ -64,7 +63,7 @@ class MiniLM:
         return self._rows([self._encode(text) for text in texts])
 
     def _encode(self, text: str) -> Floats:
-        ids = _token_ids(self._tokenizer, text[: self._max_characters])
+        ids = _token_ids(self._tokenizer, readable(text, self.fingerprint))
         vector: Floats = self._session.run(["embedding"], {"input_ids": ids})[0]
         return vector
 
