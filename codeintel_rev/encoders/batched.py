@@ -28,7 +28,8 @@ def encode_chunks(
     What is cached comes first, then what must be encoded, in the order of `texts`, so that the caller decides what is
     searchable soonest. Equal texts are encoded once. Every `checkpoint_every` texts are cached before they are yielded:
     a build that stops, however it stops, encodes at most that many again. Vectors are the same bits whether cached or
-    not: rounded to float16, so of unit length to 1e-4. `on_progress(done, total)` counts positions and is first called when the cache has been asked.
+    not: rounded to float16, so of unit length to 1e-4. `on_progress(done, total)` counts positions and is first called
+    when the cache has been asked.
 
     Raises EncoderFailed for unusable vectors, none of whose batch is kept, and IndexIncompatible if `cache` belongs to
     another model.
