@@ -25,7 +25,7 @@ Rule = tuple[str, bool]
 _OPTIONS = re2.Options()
 _OPTIONS.dot_nl = True  # a file name may hold a newline
 _OPTIONS.log_errors = False
-_OPTIONS.max_mem = 64 * 1024 * 1024
+_OPTIONS.max_mem = 16 * 1024 * 1024
 _OPTIONS.never_capture = True
 
 _POSIX_CLASS = re.compile(r"\[:(alnum|alpha|blank|digit|lower|punct|space|upper|xdigit):\]")
