@@ -10,6 +10,13 @@ from pathlib import Path
 from codeintel_rev.io.durable import Digest, Storage, os_errors_mapped
 
 
+class UnsyncedStorage(Storage):
+    """The real disk without its slow syncs, for tests in which no power is really lost."""
+
+    def _sync(self, path: Path, flags: int) -> None:
+        path.stat()
+
+
 class PowerLost(BaseException):
     """Not an Exception: nothing may catch it, clean up and go on."""
 
@@ -28,8 +35,9 @@ def os_error_at(step: int, number: int, only: tuple[str, ...] = ()) -> Callable[
     return fault
 
 
-class FaultyStorage(Storage):
-    """The real disk, but `fault` sees every step first, and `lose_power` forgets what was never synced.
+class FaultyStorage(UnsyncedStorage):
+    """A disk whose syncs are only remembered: `fault` sees every step first, and `lose_power`
+    forgets what was never synced.
 
     A file never synced since its last change becomes empty, half as long, noise or vanishes; a name never synced
     vanishes or stays; a replaced file stays replaced or comes back. `lying` disks acknowledge syncs they do not do.

@@ -7,7 +7,8 @@
 
 Ids sort in the order of creation, whatever the clock does. Whatever is older than CURRENT was published; whatever is
 newer was rolled back or never published, and goes when the next build begins. Readers only read: they step down to an
-older generation in memory and say so in `Generation.limits`; who holds the builder lock repairs the disk.
+older generation in memory and say so in `Generation.limits`; who holds the builder lock repairs the disk. Without
+CURRENT readers serve nothing, and the next builder takes up the newest good generation.
 """
 
 from __future__ import annotations
@@ -102,6 +103,8 @@ class GenerationReader:
     def open_best(self, opener: Callable[[Generation], T]) -> T:
         """Return `opener`'s answer for the first of CURRENT, its ancestors and any older generation that verifies and
         that `opener` does not refuse by IndexCorrupt or IndexIncompatible. Raises IndexUnavailable."""
+        if not (self.directory / "CURRENT").exists():
+            raise IndexUnavailable(f"no generation of {self.repo} is published.", "Index the repository first.")
         start, limits = self._start()
         first: CodeIntelError | None = None
         for identity in self._line(start):
@@ -150,21 +153,29 @@ class GenerationReader:
             return None
 
     def _start(self) -> tuple[str | None, list[Limit]]:
-        """Return CURRENT, or None and why when it is garbage. Raises IndexUnavailable when nothing is published."""
+        """Return CURRENT, or None and, unless nothing was ever published, why not."""
         try:
             current = self.current_id()
         except IndexCorrupt as error:
             return None, [Limit(error.slug, "generation", error.detail, error.hint)]
-        if current is None:
-            raise IndexUnavailable(f"no generation of {self.repo} is published.", "Index the repository first.")
-        return current, []
+        lost = current is None and self._kept()
+        return current, [
+            Limit("index-corrupt", "generation", f"CURRENT of {self.repo} is lost.", _REPAIR)
+        ] if lost else []
+
+    def _kept(self) -> list[str]:
+        """Return the ids of the generations that have a manifest, newest first."""
+        return [identity for identity in self._identities() if self._is_whole(identity)]
+
+    def _is_whole(self, identity: str) -> bool:
+        return (self._path(identity) / MANIFEST).exists()
 
     def _line(self, start: str | None) -> Iterator[str]:
         """Yield `start`, its ancestors that are kept, nearest first, then all else that is older, newest first.
 
         Without a start everything is older. Parents go first: what lies between may have been rolled back.
         """
-        kept = self._identities()
+        kept = self._kept()
         ancestors = [] if start is None else [start]
         while ancestors:
             parent = self._parent(ancestors[-1])

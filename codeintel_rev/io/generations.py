@@ -7,10 +7,8 @@ ids means is told in generation_reader.py.
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,31 +16,17 @@ from ulid import ULID
 
 from codeintel_rev.errors import (
     CodeIntelError,
-    IndexCorrupt,
     IndexUnavailable,
-    InvalidArgument,
     StaleBuild,
 )
 from codeintel_rev.io.builder_lock import BuilderLock
+from codeintel_rev.io.drafts import Draft, link_files, seal
 from codeintel_rev.io.durable import DISK, Digest, Storage
 from codeintel_rev.io.failpoints import reach
 from codeintel_rev.io.generation_reader import GenerationReader, not_served
-from codeintel_rev.io.integrity import content, folders
 from codeintel_rev.io.leases import FileLock
 from codeintel_rev.io.manifest import MANIFEST, SCHEMA, Manifest, Stage, dump_manifest
 from codeintel_rev.types import Limit, ModelFingerprint, Revision
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A generation being written: put new files under `path`, then publish or abandon it.
-
-    Linked files are the parent's own: replace them by rename if need be, never write into them.
-    """
-
-    generation: str
-    parent: str | None
-    path: Path
 
 
 class GenerationStore(GenerationReader):
@@ -75,7 +59,7 @@ class GenerationStore(GenerationReader):
         with self._abandoned_on_failure(draft):
             self._require_parent(draft)
             self._storage.make_directory(draft.path)
-            self._link(draft, tuple(link))
+            link_files(draft, self._published(parent), link, self._storage)
         return draft
 
     def publish(
@@ -150,7 +134,7 @@ class GenerationStore(GenerationReader):
             if current is None:
                 return []
             spared = {current, self._parent(current)}
-            others = [other for other in self._identities() if other not in spared and self._is_whole(other)]
+            others = [other for other in self._kept() if other not in spared]
             return [other for other in others[max(0, keep - len(spared)) :] if self._collect(other)]
 
     @contextmanager
@@ -183,47 +167,15 @@ class GenerationStore(GenerationReader):
                 f"{self.repo} is at generation {current}, the build began at {draft.parent}.", "Build again."
             )
 
-    def _link(self, draft: Draft, names: tuple[str, ...]) -> None:
-        if not names:
-            return
-        if draft.parent is None:
-            raise InvalidArgument("a first generation has no parent to link files of.")
-        published = self.manifest(draft.parent).files
-        for path in _selected(published, names):
-            source, target = self._path(draft.parent) / path, draft.path / path
-            self._storage.link(source, target)
-            if not target.samefile(source) and self._storage.digest(target) != published[path]:
-                raise _rotten(path, draft)
-
     def _seal(self, draft: Draft) -> dict[str, Digest]:
-        """Make everything in `draft` read-only and durable and return its digests.
-
-        A linked file must have the digest its parent published: reading it anew would bless a bit that rotted since.
-        """
         if not draft.path.is_dir():
             raise StaleBuild(f"another build removed the draft {draft.generation}.", "Build again.")
-        linkable = self._linkable(draft.parent) if draft.parent else {}
-        files = {}
-        for path, status in content(draft.path).items():
-            if not stat.S_ISREG(status.st_mode):
-                raise InvalidArgument(f"the draft holds {path}, which is not a regular file.")
-            self._storage.protect(draft.path / path)
-            self._storage.sync_file(draft.path / path)
-            files[path] = self._digests.of(draft.path / path, status)
-            if files[path] != linkable.get(status.st_ino, files[path]):
-                raise _rotten(path, draft)
-        for folder in folders(draft.path):
-            self._storage.sync_directory(folder)
-        self._storage.sync_directory(draft.path.parent)
+        files = seal(draft, self._published(draft.parent), self._storage, self._digests)
         reach("publish.after_fsync")
         return files
 
-    def _linkable(self, parent: str) -> dict[int, Digest]:
-        """Return inode → published digest of the files of `parent`."""
-        published = self.manifest(parent).files
-        return {
-            status.st_ino: published[path] for path, status in content(self._path(parent)).items() if path in published
-        }
+    def _published(self, identity: str | None) -> Mapping[str, Digest]:
+        return self.manifest(identity).files if identity else {}
 
     def _write_manifest(self, draft: Draft, manifest: Manifest) -> None:
         self._storage.write(draft.path / MANIFEST, dump_manifest(manifest))
@@ -240,26 +192,29 @@ class GenerationStore(GenerationReader):
 
     def _repair(self) -> tuple[Limit, ...]:
         """Point CURRENT at the nearest good generation, quarantine what stood before it, remove what is unpublished."""
-        good, repairs = self._first_good() if (self.directory / "CURRENT").exists() else (None, ())
-        for identity in self._identities():
-            if good is None or identity > good or not self._is_whole(identity):
-                self._collect(identity)
-        return repairs
-
-    def _first_good(self) -> tuple[str | None, tuple[Limit, ...]]:
         start, limits = self._start()
+        good = None
         for identity in self._line(start):
             problems = self._problems(identity, self._digests)
             if not problems:
-                if identity != start:
-                    self._replace_current(identity)
-                    self._storage.sync_directory(self.directory)
-                return identity, tuple(limits)
+                good = identity
+                break
             limits.append(not_served(identity, problems[0]))
             self._quarantine(identity)
-        self._storage.unlink(self.directory / "CURRENT")
+        self._correct_current(start, good)
+        for identity in self._identities():
+            if good is None or identity > good or not self._is_whole(identity):
+                self._collect(identity)
+        return tuple(limits)
+
+    def _correct_current(self, found: str | None, good: str | None) -> None:
+        if good is None:
+            self._storage.unlink(self.directory / "CURRENT")
+        elif good != found:
+            self._replace_current(good)
+        else:
+            return
         self._storage.sync_directory(self.directory)
-        return None, tuple(limits)
 
     def _quarantine(self, identity: str) -> None:
         source = self._path(identity)
@@ -277,9 +232,6 @@ class GenerationStore(GenerationReader):
                 return identity
         raise IndexUnavailable(f"{self.repo} has no good generation to go back to.", "Rebuild the index.")
 
-    def _is_whole(self, identity: str) -> bool:
-        return (self._path(identity) / MANIFEST).exists()
-
     def _collect(self, identity: str) -> bool:
         """Remove generation `identity` unless it is leased; return whether it went. Its manifest goes first, so that a
         crash leaves an orphan and not a damaged generation."""
@@ -295,20 +247,3 @@ class GenerationStore(GenerationReader):
             reach("gc.after_unlink")
             self._storage.remove_tree(path)
         return True
-
-
-def _selected(published: Mapping[str, Digest], names: Iterable[str]) -> list[str]:
-    """Return the published paths that are one of `names` or lie below one; InvalidArgument for a name of none."""
-    selected: set[str] = set()
-    for name in names:
-        paths = {path for path in published if path == name or path.startswith(f"{name}/")}
-        if not paths:
-            raise InvalidArgument(f"the parent generation has no file or folder {name}.")
-        selected |= paths
-    return sorted(selected)
-
-
-def _rotten(path: str, draft: Draft) -> IndexCorrupt:
-    return IndexCorrupt(
-        f"{path}, linked from generation {draft.parent}, is not what it published.", "Rebuild the index."
-    )

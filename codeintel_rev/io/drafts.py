@@ -1,0 +1,86 @@
+"""A generation being written: files are linked from its parent, then all is sealed, durable and read-only."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from codeintel_rev.errors import IndexCorrupt, InvalidArgument
+from codeintel_rev.io.durable import Digest, Storage
+from codeintel_rev.io.integrity import Digests, content, folders
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Put new files under `path`, then publish or abandon it.
+
+    Linked files are the parent's own: replace them by rename if need be, never write into them.
+    """
+
+    generation: str
+    parent: str | None
+    path: Path
+
+    @property
+    def parent_path(self) -> Path:
+        """The directory of `parent`, beside this one. REQUIRES: there is a parent."""
+        return self.path.with_name(self.parent or "")
+
+
+def link_files(draft: Draft, published: Mapping[str, Digest], names: Iterable[str], storage: Storage) -> None:
+    """Share with `draft` the files its parent `published` that are one of `names` or lie below one.
+
+    Raises InvalidArgument for a name of no file, IndexCorrupt when a copy is not what was published.
+    """
+    for path in _selected(published, names):
+        source, target = draft.parent_path / path, draft.path / path
+        storage.link(source, target)
+        if not target.samefile(source) and storage.digest(target) != published[path]:
+            raise _rotten(path, draft)
+
+
+def seal(draft: Draft, published: Mapping[str, Digest], storage: Storage, digests: Digests) -> dict[str, Digest]:
+    """Make everything in `draft` read-only and durable and return its digests by path.
+
+    A linked file must have the digest its parent `published`: hashing it anew would bless a bit that rotted since.
+    Raises IndexCorrupt when it has not, InvalidArgument for anything but regular files and folders.
+    """
+    linked = _by_inode(draft, published)
+    files = {}
+    for path, status in content(draft.path).items():
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidArgument(f"the draft holds {path}, which is not a regular file.")
+        storage.protect(draft.path / path)
+        storage.sync_file(draft.path / path)
+        files[path] = digests.of(draft.path / path, status)
+        if files[path] != linked.get(status.st_ino, files[path]):
+            raise _rotten(path, draft)
+    for folder in folders(draft.path):
+        storage.sync_directory(folder)
+    storage.sync_directory(draft.path.parent)
+    return files
+
+
+def _by_inode(draft: Draft, published: Mapping[str, Digest]) -> dict[int, Digest]:
+    """Return inode → published digest: a link is known by its inode, under whatever name."""
+    if not published:
+        return {}
+    return {status.st_ino: published[path] for path, status in content(draft.parent_path).items() if path in published}
+
+
+def _selected(published: Mapping[str, Digest], names: Iterable[str]) -> list[str]:
+    selected: set[str] = set()
+    for name in names:
+        paths = {path for path in published if path == name or path.startswith(f"{name}/")}
+        if not paths:
+            raise InvalidArgument(f"the parent generation has no file or folder {name}.")
+        selected |= paths
+    return sorted(selected)
+
+
+def _rotten(path: str, draft: Draft) -> IndexCorrupt:
+    return IndexCorrupt(
+        f"{path}, linked from generation {draft.parent}, is not what it published.", "Rebuild the index."
+    )
