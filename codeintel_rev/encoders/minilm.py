@@ -78,7 +78,7 @@ def open_encoder(settings: EmbeddingSettings, models_dir: Path) -> MiniLM:
         raise SettingsError(
             f"setting embedding.max_tokens is {settings.max_tokens}, {NAME} reads at most {POSITIONS}.", "Lower it."
         )
-    source = _package_folder() / "model"
+    source = package_folder() / "model"
     model = _model(source, models_dir / f"{NAME}-{_sha256(WEIGHTS_SHA256, TOKENIZER_SHA256, CODE_PATH)[:16]}")
     tokenizer = _tokenizer(source, settings.max_tokens)
     return MiniLM(tokenizer, open_session(model), settings.max_tokens, settings.threads or os.cpu_count() or 1)
@@ -93,7 +93,7 @@ def _sha256(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _package_folder() -> Path:
+def package_folder() -> Path:
     """Return where the weights' package lies, without importing it: that would import torch."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:

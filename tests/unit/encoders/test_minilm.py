@@ -40,7 +40,7 @@ def reference(code):
     from transformers import AutoModel, AutoTokenizer
 
     torch.set_num_threads(1)
-    folder = module._package_folder() / "model"
+    folder = module.package_folder() / "model"
     model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     with torch.inference_mode():
         inputs = (tokenizer(text, truncation=True, max_length=128, return_tensors="pt") for text in code)

@@ -1,0 +1,40 @@
+"""Runs every benchmark, or those named: `python -m benchmarks [encoding …]`. Each prints one line per figure."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+
+
+def modules() -> list[str]:
+    return sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
+
+
+def cpu_features() -> list[str]:
+    """Return which of the features that matter here the CPU has; nothing where the system does not tell."""
+    told = Path("/proc/cpuinfo")
+    present = set(told.read_text().split()) if told.exists() else set()
+    return [feature for feature in FEATURES if feature in present]
+
+
+def print_machine() -> None:
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    print(f"commit {commit.stdout.strip() or 'unknown'}")
+    print(f"cpu {platform.machine()} {os.cpu_count()} threads, {' '.join(cpu_features())}")
+
+
+def main() -> None:
+    print_machine()
+    for name in sys.argv[1:] or modules():
+        print(f"\n{name}")
+        importlib.import_module(f"benchmarks.{name}").main()
+
+
+if __name__ == "__main__":
+    main()
