@@ -45,7 +45,8 @@ def language(path: str) -> str:
 class FakeSearcher:
     """Ranks files by how many of the query's words they hold.
 
-    The query `gate FOLDER` writes FOLDER/entered and then waits for FOLDER/open, as long as its deadline allows.
+    The query `gate FOLDER` writes FOLDER/entered and then waits for FOLDER/open, as long as its deadline allows; `boom`
+    is a bug.
     """
 
     def __init__(self, *, generation: str = "01", limits: tuple[Limit, ...] = (), corpus: dict = CORPUS) -> None:
@@ -64,6 +65,8 @@ class FakeSearcher:
             raise self.failure
         if not query.strip():
             raise InvalidArgument("query is empty.", "Ask something.")
+        if query == "boom":
+            raise RuntimeError("secret detail")
         if query.startswith("gate "):
             self._wait(Path(query.removeprefix("gate ")), deadline_ms)
         if not self.generation:

@@ -83,7 +83,8 @@ class Readiness:
 
     def drain(self) -> None:
         """Take no more work, whatever is seen from now on."""
-        self._become(State.DRAINING)
+        if self._state is not State.DRAINING:
+            self._become(State.DRAINING)
 
     def _has_dwelt(self) -> bool:
         return self._state is State.STARTING or self._looked - self._since >= DWELL_S

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from codeintel_rev.types import Scope
 
@@ -18,6 +18,15 @@ Cursor = Annotated[str, Field(description="next_cursor of the answer before", ma
 
 class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*")
+    @classmethod
+    def _is_unicode(cls, value: object) -> object:
+        """JSON can spell half a surrogate pair, which nothing after this could encode."""
+        for text in value if isinstance(value, tuple) else (value,):
+            if isinstance(text, str):
+                text.encode()
+        return value
 
 
 class ScopedRequest(Request):

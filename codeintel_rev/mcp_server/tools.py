@@ -108,8 +108,8 @@ def _link(repo: str, path: str) -> ResourceLink:
     return ResourceLink(type="resource_link", name=path, uri=uri(repo, path), mime_type="text/plain")
 
 
-_NOISE = ("title", "maxLength", "maxItems", "minLength")
-"""Generated titles repeat the names, and the size caps are told when one is passed."""
+_NOISE = ("title", "minimum", "maximum", "minLength", "maxLength", "maxItems")
+"""Generated titles repeat the names, and a bound is told to whoever passes it."""
 
 
 def _compact(schema: dict[str, Any]) -> dict[str, Any]:
