@@ -170,7 +170,7 @@ def test_sigterm_lets_requests_in_flight_finish(tmp_path: Path) -> None:
     try:
         wait_until_ready(f"http://127.0.0.1:{port}", server)
         asking.start()
-        wait_for(lambda: (tmp_path / "entered").exists())
+        wait_for((tmp_path / "entered").exists)
         server.terminate()
         # The idle worker drains as it ends, and only then does the master signal the busy one.
         wait_for(lambda: (tmp_path / "server.log").read_text().count("draining") == 2)
