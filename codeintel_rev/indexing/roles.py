@@ -107,7 +107,9 @@ def is_generated(path: str, language: str, head: str) -> bool:
     if _GENERATED_NAME.search(name.lower()) or _WEB_OUTPUT.search(path.lower()):
         return True
     first_lines = "\n".join(head[:HEAD_CHARS].split("\n", _HEAD_LINES)[:_HEAD_LINES])
-    return language not in PROSE and _GENERATED_HEAD.search(first_lines) is not None
+    # The word first: most files lack it, and the expression costs ten times more than reading one.
+    mentioned = language not in PROSE and "generated" in first_lines.lower()
+    return mentioned and _GENERATED_HEAD.search(first_lines) is not None
 
 
 def is_minified(text: str) -> bool:

@@ -68,10 +68,11 @@ class SourceTree:
 def scan(root: Path, settings: SourceSettings) -> SourceTree:
     """List the files under folder `root`, a git work tree, part of one, or a plain folder; nothing is read.
 
-    Files that git ignores are not mentioned. Raises NotFound when `root` is no folder, SourceFailed when git fails.
+    Files that git ignores are not mentioned. Raises NotFound when `root` is no folder that can be read, SourceFailed
+    when git fails.
     """
-    if not root.is_dir():
-        raise NotFound(f"{root.name!r} is no folder.", "Give the folder of a repository.")
+    if not root.is_dir() or not os.access(root, os.R_OK | os.X_OK):
+        raise NotFound(f"{root.name!r} is no folder that can be read.", "Give the folder of a repository.")
     in_git = git.work_tree_root(root) is not None
     revision = git.revision(root) if in_git else Revision(commit="", branch="", dirty=False)
     ignored = IgnoreFiles(root, IGNORE_FILE)
@@ -122,8 +123,10 @@ def _content_reason(text: str, language: str, role: Role, settings: SourceSettin
 
 def _listed_by_git(root: Path) -> Iterator[PathEntry | SkippedFile]:
     for path in git.tracked_and_untracked(root):
-        if entry := _examine(root, path):
-            yield entry
+        if _printable(path) == path:
+            yield from _examine(root, path)
+        else:
+            yield SkippedFile(_printable(path), "unreadable", 0)
 
 
 def _listed_by_walk(root: Path, ignored: IgnoreFiles) -> Iterator[PathEntry | SkippedFile]:
@@ -135,37 +138,41 @@ def _listed_by_walk(root: Path, ignored: IgnoreFiles) -> Iterator[PathEntry | Sk
         if found is None:
             yield SkippedFile(folder, "unreadable", 0)
             continue
-        for path, is_folder in ((folder + name, is_folder) for name, is_folder in found):
-            if _printable(path) == path and gitignored.excluded(path):
+        for path in (folder + name for name in found):
+            if _printable(path) != path:
+                yield SkippedFile(_printable(path), "unreadable", 0)
+            elif gitignored.excluded(path):
                 continue
-            if not is_folder or _printable(path) != path:
-                yield from filter(None, [_examine(root, path)])
+            elif not path.endswith("/"):
+                yield from _examine(root, path)
             elif ignored.excluded(path):
                 yield SkippedFile(path, "denied", 0)
             else:
                 folders.append(path)
 
 
-def _list_folder(folder: Path) -> list[tuple[str, bool]] | None:
-    """Return (name, is folder) of what lies in `folder` save `.git`, a folder's name with a `/`; None if unreadable."""
+def _list_folder(folder: Path) -> list[str] | None:
+    """Return the names in `folder` save `.git`, those of folders ending in `/`; None when it cannot be read."""
     try:
         with os.scandir(folder) as listing:
-            found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in listing if entry.name != ".git"]
+            return [e.name + "/" * e.is_dir(follow_symlinks=False) for e in listing if e.name != ".git"]
     except OSError:
         return None
-    return [(name + "/" * is_folder, is_folder) for name, is_folder in found]
 
 
-def _examine(root: Path, path: str) -> PathEntry | SkippedFile | None:
-    """Return the file at `path`, or why it cannot be one; None when nothing is there any more."""
-    if _printable(path) != path:
-        return SkippedFile(_printable(path), "unreadable", 0)
+def _examine(root: Path, path: str) -> Iterator[PathEntry | SkippedFile]:
+    """Yield the file at `path`, or why it cannot be one; nothing when nothing is there any more."""
     try:
         status = (root / path).lstat()
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        return
     except OSError:
-        return SkippedFile(path, "unreadable", 0)
+        yield SkippedFile(path, "unreadable", 0)
+        return
+    yield _entry(path, status)
+
+
+def _entry(path: str, status: os.stat_result) -> PathEntry | SkippedFile:
     if stat.S_ISREG(status.st_mode):
         return PathEntry(path, status.st_size)
     if stat.S_ISLNK(status.st_mode):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -276,6 +277,22 @@ def test_a_name_that_is_no_utf8_is_reported_readably(plant: Plant, tmp_path: Pat
     root = plant(tmp_path, {"a.py": "x"})
     (root / os.fsdecode(b"caf\xe9.py")).write_text("x")
     assert reasons(scan(root, settings())) == {r"caf\xe9.py": "unreadable"}
+
+
+def test_a_path_too_long_to_open_is_reported(tmp_path: Path) -> None:
+    """S15: folders nested beyond what one path can name."""
+    root = plain(tmp_path / "root", {"a.py": "x"})
+    folder = os.open(root, os.O_RDONLY)
+    for _ in range(25):
+        os.mkdir("d" * 200, dir_fd=folder)
+        inner = os.open("d" * 200, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.close(os.open("b.py", os.O_CREAT | os.O_WRONLY, dir_fd=folder))
+    os.close(folder)
+    tree = scan(root, settings())
+    shutil.rmtree(root)
+    assert (listed(tree), [skip.reason for skip in tree.skipped]) == (["a.py"], ["unreadable"])
 
 
 def test_a_file_that_vanished_since_the_scan_is_unreadable(tmp_path: Path) -> None:
