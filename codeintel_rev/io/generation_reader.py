@@ -153,15 +153,17 @@ class GenerationReader:
             return None
 
     def _start(self) -> tuple[str | None, list[Limit]]:
-        """Return CURRENT, or None and, unless nothing was ever published, why not."""
+        """Return CURRENT, or None and, unless nothing was ever published, why it names no generation on disk."""
         try:
             current = self.current_id()
         except IndexCorrupt as error:
             return None, [Limit(error.slug, "generation", error.detail, error.hint)]
-        lost = current is None and self._kept()
-        return current, [
-            Limit("index-corrupt", "generation", f"CURRENT of {self.repo} is lost.", _REPAIR)
-        ] if lost else []
+        if current is not None and self._path(current).is_dir():
+            return current, []
+        if current != self.current_id():
+            return self._start()
+        lost = f"CURRENT of {self.repo} names {current or 'nothing'}, which is not kept."
+        return None, [Limit(IndexCorrupt.slug, "generation", lost, _REPAIR)] if current or self._kept() else []
 
     def _kept(self) -> list[str]:
         """Return the ids of the generations that have a manifest, newest first."""

@@ -53,9 +53,14 @@ _ADAPTER = TypeAdapter(Manifest)
 
 
 def dump_manifest(manifest: Manifest) -> bytes:
-    """Return the bytes of MANIFEST.json; the same manifest gives the same bytes."""
+    """Return the bytes of MANIFEST.json; the same manifest gives the same bytes.
+
+    Raises IndexCorrupt for what could not be read back, such as a file name that is no Unicode: better now than at open.
+    """
     fields = asdict(manifest)
-    return json.dumps(fields | {"checksum": _checksum(_canonical(fields))}, indent=1, sort_keys=True).encode()
+    canonical = _canonical(fields)
+    _validated(canonical)
+    return json.dumps(fields | {"checksum": _checksum(canonical)}, indent=1, sort_keys=True).encode()
 
 
 def load_manifest(data: bytes) -> Manifest:

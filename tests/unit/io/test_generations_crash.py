@@ -139,7 +139,7 @@ def test_a_lost_current_is_found_again_by_the_next_builder(store: GenerationStor
     with pytest.raises(IndexUnavailable):
         store.open_current()
     with store.builder_lock() as repairs:
-        assert [limit.detail for limit in repairs] == ["CURRENT of shard is lost."]
+        assert [limit.detail for limit in repairs] == ["CURRENT of shard names nothing, which is not kept."]
     assert_whole(store.directory, {"new"})
 
 
@@ -171,7 +171,7 @@ def test_death_in_repair_is_repaired_by_the_next_builder(store: GenerationStore)
     assert run_child(repair) == 137
     with store.open_current() as generation:
         assert markers(generation.path) == {"old"}
-        assert [limit.code for limit in generation.limits] == ["generation-gone"]
+        assert [limit.code for limit in generation.limits] == ["index-corrupt"]
     with store.builder_lock():
         pass
     assert_whole(store.directory, {"old"})
