@@ -55,7 +55,7 @@ _ADAPTER = TypeAdapter(Manifest)
 def dump_manifest(manifest: Manifest) -> bytes:
     """Return the bytes of MANIFEST.json; the same manifest gives the same bytes.
 
-    Raises IndexCorrupt for what could not be read back, such as a file name that is no Unicode: better now than at open.
+    Raises IndexCorrupt for what could not be read back, such as a file name that is not Unicode: better now than later.
     """
     fields = asdict(manifest)
     canonical = _canonical(fields)

@@ -9,9 +9,14 @@ from codeintel_rev.io.failpoints import armed, reach
 
 def test_an_armed_point_acts_until_the_block_ends() -> None:
     reached: list[str] = []
-    with pytest.raises(ZeroDivisionError), armed("here", lambda: reached.append("here")):
+    with armed("here", lambda: reached.append("here")):
         reach("here")
         reach("there")
-        raise ZeroDivisionError
     reach("here")
     assert reached == ["here"]
+
+
+def test_a_block_that_fails_disarms_its_point() -> None:
+    with pytest.raises(ZeroDivisionError), armed("here", lambda: 1 / 0):
+        reach("here")
+    reach("here")

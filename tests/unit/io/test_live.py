@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,20 @@ from codeintel_rev.io.leases import Generation
 from codeintel_rev.io.live import LiveGeneration
 from tests.faults import UnsyncedStorage
 from tests.marked_generations import FILES, publish_marked
+
+
+@contextmanager
+def running(target: Callable[[int], None], count: int, stop: threading.Event) -> Iterator[None]:
+    """Run `target` in `count` threads during the block, which ends with `stop` set."""
+    threads = [threading.Thread(target=target, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(30)
 
 
 class Opened:
@@ -62,14 +77,14 @@ def test_a_swap_is_seen_by_the_next_request_and_not_by_the_running_one(store: Ge
     publish_marked(store, "one")
     live = LiveGeneration(store, Opened)
     live.refresh()
-    with live.acquire() as running:
+    with live.acquire() as held:
         for marker in ("two", "three"):
             publish_marked(store, marker)
             assert live.refresh() is True
         assert store.gc(1) == []
         assert asked(live) == "three"
-        assert running.ask(random.Random(0)) == ("one", "one")
-    assert running.closed
+        assert held.ask(random.Random(0)) == ("one", "one")
+    assert held.closed
     assert len(store.gc(1)) == 1
     live.close()
 
@@ -161,13 +176,13 @@ def test_close_lets_running_requests_finish(store: GenerationStore) -> None:
     publish_marked(store, "one")
     live = LiveGeneration(store, Opened)
     live.refresh()
-    with live.acquire() as running:
+    with live.acquire() as held:
         live.close()
         live.close()
-        assert running.ask(random.Random(0)) == ("one", "one")
+        assert held.ask(random.Random(0)) == ("one", "one")
         with pytest.raises(IndexUnavailable, match="is closed"), live.acquire():
             pass
-    assert running.closed
+    assert held.closed
 
 
 def test_fifty_swaps_under_load_give_no_error_and_no_mixed_answer(store: GenerationStore) -> None:
@@ -195,7 +210,7 @@ def test_fifty_swaps_under_load_give_no_error_and_no_mixed_answer(store: Generat
         except BaseException as error:
             errors.append(error)
 
-    with _threads(ask, 4, stop):
+    with running(ask, 4, stop):
         for number in range(50):
             markers[publish_marked(store, f"swap {number}").generation] = f"swap {number}"
             assert live.refresh() is True
@@ -211,18 +226,3 @@ def test_fifty_swaps_under_load_give_no_error_and_no_mixed_answer(store: Generat
     assert len({answer[0] for answer in answers}) > 40
     assert len(made) == 51
     assert all(opened.closed for opened in made)
-
-
-class _threads:
-    def __init__(self, target: Callable[[int], None], count: int, stop: threading.Event) -> None:
-        self._stop = stop
-        self._threads = [threading.Thread(target=target, args=(number,)) for number in range(count)]
-
-    def __enter__(self) -> None:
-        for thread in self._threads:
-            thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(30)
