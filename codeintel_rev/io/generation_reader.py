@@ -190,7 +190,10 @@ class GenerationReader:
     def _lease(self, identity: str) -> FileLock:
         """Return a shared lock on the manifest: garbage collection, in any process, takes it exclusively."""
         lock = FileLock.take(self._path(identity) / MANIFEST, exclusive=False)
-        if lock is None or lock.file_is_gone:
+        if lock is not None and lock.file_is_gone:
+            lock.release()
+            lock = None
+        if lock is None:
             raise GenerationGone(f"generation {identity} of {self.repo} is not kept.", "Use the current one.")
         return lock
 
