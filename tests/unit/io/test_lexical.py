@@ -66,29 +66,34 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Large:
     return Large(index_of(tmp_path_factory.mktemp("large"), chunks), sorted(each.chunk_id for each in chunks))
 
 
-def bm25(chunks: Sequence[Chunk], query: str) -> dict[int, float]:
-    """The formula, over all fields, straight from its definition (k1 = 1.2, b = 0.75)."""
+def bm25(fields: dict[str, dict[int, list[str]]], query: str) -> dict[int, float]:
+    """The formula over the tokens of every field, straight from its definition (k1 = 1.2, b = 0.75)."""
     total: dict[int, float] = {}
-    texts = {"body": "text", "path": "path", "symbol": "symbol"}
-    for name, boost in BOOSTS.items():
-        words = {each.chunk_id: tokenize(getattr(each, texts[name])) for each in chunks}
-        average = sum(map(len, words.values())) / len(chunks)
+    for name, tokens_of in fields.items():
+        average = sum(map(len, tokens_of.values())) / len(tokens_of)
         for term, weight in query_weights(query).items():
-            containing = sum(term in tokens for tokens in words.values())
-            idf = math.log(1 + (len(chunks) - containing + 0.5) / (containing + 0.5))
-            for chunk_id, tokens in words.items():
+            containing = sum(term in tokens for tokens in tokens_of.values())
+            idf = math.log(1 + (len(tokens_of) - containing + 0.5) / (containing + 0.5))
+            for chunk_id, tokens in tokens_of.items():
                 if count := tokens.count(term):
                     length = 1.2 * (0.25 + 0.75 * len(tokens) / average)
-                    total[chunk_id] = total.get(chunk_id, 0) + boost * weight * idf * count * 2.2 / (count + length)
+                    score = BOOSTS[name] * weight * idf * count * 2.2 / (count + length)
+                    total[chunk_id] = total.get(chunk_id, 0) + score
     return total
 
 
-def test_scores_are_bm25_over_text_path_and_symbol(tmp_path: Path) -> None:
-    chunks = [chunk(i, each.text, each.path, each.text.split()[0]) for i, each in enumerate(random_chunks(40))]
+def test_scores_are_bm25_over_body_path_and_defined_names(tmp_path: Path) -> None:
+    chunks = [chunk(i, each.text, each.path) for i, each in enumerate(random_chunks(40))]
+    defined = {each.chunk_id: each.text.split()[:1] for each in chunks}
+    fields = {
+        "body": {each.chunk_id: tokenize(f"{each.path} {each.text}") for each in chunks},
+        "path": {each.chunk_id: tokenize(each.path) for each in chunks},
+        "defines": {each.chunk_id: tokenize(defined[each.chunk_id][0]) for each in chunks},
+    }
 
-    ranking = index_of(tmp_path, chunks).search("parsing the p1 session", 40)
+    ranking = index_of(tmp_path, chunks, defined).search("parsing the p1 session", 40)
 
-    assert dict(pairs(ranking)) == pytest.approx(bm25(chunks, "parsing the p1 session"), rel=1e-4)
+    assert dict(pairs(ranking)) == pytest.approx(bm25(fields, "parsing the p1 session"), rel=1e-4)
 
 
 def test_a_question_finds_the_identifier_it_describes(tmp_path: Path) -> None:
