@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from errno import ENOSPC
+from errno import EIO, ENOSPC
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from codeintel_rev.errors import IndexCorrupt, IndexIncompatible, InsufficientStorage, StorageFailed
+from codeintel_rev.errors import IndexCorrupt, IndexIncompatible
+from codeintel_rev.io.durable import storage_error
 from codeintel_rev.types import Chunk, Definition, Ids, Role
 
 FORMAT = b"1"
@@ -130,14 +131,15 @@ def _holder(definition: Definition, chunks: Sequence[Chunk]) -> int:
 
 
 @contextmanager
-def writing(artefact: str, foreign: type[Exception] = OSError) -> Iterator[None]:
+def writing(path: Path, foreign: type[Exception] = OSError) -> Iterator[None]:
     """Turn an OSError, or an engine's `foreign` error, of a write into InsufficientStorage or StorageFailed."""
     try:
         yield
-    except (OSError, foreign) as error:
-        if os.strerror(ENOSPC) in str(error):
-            raise InsufficientStorage(f"{artefact}: the disk is full.", "Free space and build again.") from error
-        raise StorageFailed(f"{artefact} could not be written.", "Check the disk and build again.") from error
+    except OSError as error:
+        raise storage_error("write", path, error) from error
+    except foreign as error:
+        code = ENOSPC if os.strerror(ENOSPC) in str(error) else EIO
+        raise storage_error("write", path, OSError(code, os.strerror(code))) from error
 
 
 class _RowWriter(Generic[T]):
@@ -154,7 +156,7 @@ class _RowWriter(Generic[T]):
         self._schema = type(self).schema()
         self._values = attrgetter(*self._schema.names)
         self._rows: list[tuple[Any, ...]] = []
-        with writing(self.name):
+        with writing(self._path):
             self._file = pq.ParquetWriter(self._path, self._schema, compression="zstd")
 
     def write(self, rows: Iterable[T]) -> None:
@@ -166,7 +168,7 @@ class _RowWriter(Generic[T]):
     def close(self) -> None:
         if self._rows:
             self._flush()
-        with writing(self.name):
+        with writing(self._path):
             self._file.close()
 
     def _flush(self) -> None:
@@ -175,7 +177,7 @@ class _RowWriter(Generic[T]):
             for column, field in zip(zip(*self._rows, strict=True), self._schema, strict=True)
         ]
         self._rows = []
-        with writing(self.name):
+        with writing(self._path):
             self._file.write_table(pa.Table.from_arrays(columns, schema=self._schema))
 
     def __enter__(self) -> _RowWriter[T]:
@@ -204,14 +206,14 @@ class FileWriter(_RowWriter[FileRow]):
 def write_idmap(directory: Path, chunk_ids: Ids) -> int:
     """Write `chunk_ids` (n,) in the order of their vectors, numbered from 0, and return how many there are."""
     columns = [pa.array(np.arange(len(chunk_ids), dtype=np.int64)), pa.array(chunk_ids, pa.int64())]
-    with writing(IDMAP):
+    with writing(directory / IDMAP):
         pq.write_table(pa.Table.from_arrays(columns, schema=get_idmap_schema()), directory / IDMAP, compression="zstd")
     return len(chunk_ids)
 
 
 def read_idmap(directory: Path) -> Ids:
     """Return the chunk ids (n,) in the order of their vectors. Raises as `read_chunks`, and when a row is missing."""
-    with _reading(directory / IDMAP, get_idmap_schema()) as table:
+    with reading(directory / IDMAP, get_idmap_schema()) as table:
         rows = table.read()
     faiss_ids, chunk_ids = (np.asarray(rows[name], np.int64) for name in ("faiss_id", "chunk_id"))
     if not np.array_equal(faiss_ids, np.arange(len(rows))):
@@ -239,13 +241,14 @@ def read_files(directory: Path) -> Iterator[FileRow]:
 
 
 def _rows(path: Path, schema: pa.Schema) -> Iterator[dict[str, Any]]:
-    with _reading(path, schema) as table:
+    with reading(path, schema) as table:
         for batch in table.iter_batches(BATCH_ROWS):
             yield from batch.to_pylist()
 
 
 @contextmanager
-def _reading(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
+def reading(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
+    """Open one table. Raises IndexCorrupt, also for a page that is read later, and IndexIncompatible."""
     try:
         with pq.ParquetFile(path) as table:
             if not table.schema_arrow.equals(schema, check_metadata=True):

@@ -55,12 +55,12 @@ def write_vectors(directory: Path, ids: Ids, vectors: Rows) -> None:
     if np.any(ordered[1:] == ordered[:-1]):
         raise ValueError("a chunk id stands twice among the vectors")
     # Ordinary writes, not a memory map: on a full disk a map kills the process with SIGBUS (reliability F06).
-    with writing(VECTORS), (directory / VECTORS).open("wb") as file:
+    with writing(directory / VECTORS), (directory / VECTORS).open("wb") as file:
         header = {"descr": "<f2", "fortran_order": False, "shape": (rows, dim)}
         np.lib.format.write_array_header_1_0(file, header)
         for start in range(0, rows, BLOCK_ROWS):
             file.write(_halves(vectors[order[start : start + BLOCK_ROWS]]).tobytes())
-    with writing(VECTOR_IDS):
+    with writing(directory / VECTOR_IDS):
         np.save(directory / VECTOR_IDS, ordered, allow_pickle=False)
 
 

@@ -1,0 +1,499 @@
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+
+from codeintel_rev.config.settings import DuckDBSettings
+from codeintel_rev.errors import (
+    DeadlineExceeded,
+    GenerationMismatch,
+    IndexCorrupt,
+    IndexIncompatible,
+    IndexUnavailable,
+    InvalidArgument,
+    StorageFailed,
+)
+from codeintel_rev.io import parquet_store as tables
+from codeintel_rev.io.duckdb_catalog import CATALOG, Catalog, Coverage, build_catalog
+from codeintel_rev.types import Chunk, Definition, Role, Scope
+
+SETTINGS = DuckDBSettings()
+LANGUAGES = {"py": "python", "go": "go", "md": "markdown"}
+
+
+def chunk(chunk_id: int, path: str, start: int, text: str, symbol: str = "", kind: str = "function") -> Chunk:
+    role = Role.DOCS if path.endswith(".md") else Role.CODE
+    end = start + text.count("\n")
+    return Chunk(chunk_id, "repo", path, LANGUAGES[path[-2:]], role, start, end, kind, symbol, "", text)
+
+
+CHUNKS = [
+    chunk(2**62 + 1, "src/app/a.py", 1, "def parse(line):\n    return line", "app.parse"),
+    chunk(11, "src/app/a.py", 3, "class Parser:\n    def parse(self):\n        return 'Straße'", "app.Parser", "class"),
+    chunk(12, "src/app/a.py", 4, "    def parse(self):", "app.Parser.parse", "method"),
+    chunk(3, "src/b.go", 1, "func Parse() {}\n// 100% sure", "b.Parse"),
+    chunk(40, "README.md", 1, "# How to parse\nIt's 'quoted'.", "", "text"),
+    chunk(41, "tests/test_a.py", 1, "def test_parse(): ...", "test_a.test_parse"),
+]
+SKIPPED = tables.FileRow("logo.png", "", "code", 9, "", "", 0, 0, "skipped", "binary")
+
+
+def file_row(path: str) -> tables.FileRow:
+    held = [held for held in CHUNKS if held.path == path]
+    return tables.FileRow(path, held[0].language, held[0].role, 9, "0" * 64, "utf-8", 9, len(held), "indexed", "")
+
+
+def symbol(owner: Chunk) -> tables.Symbol:
+    name = owner.symbol.rpartition(".")[2]
+    return tables.Symbol(
+        owner.path,
+        owner.language,
+        name,
+        owner.symbol,
+        owner.kind,
+        owner.start_line,
+        owner.end_line,
+        "",
+        "",
+        owner.chunk_id,
+    )
+
+
+def write_tables(directory: Path, chunks: list[Chunk] = CHUNKS, symbols: list[tables.Symbol] | None = None) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    with tables.ChunkWriter(directory) as writer:
+        writer.write(reversed(chunks))
+    with tables.SymbolWriter(directory) as symbol_writer:
+        symbol_writer.write(symbols or [symbol(owner) for owner in chunks if owner.symbol])
+    with tables.FileWriter(directory) as file_writer:
+        file_writer.write([SKIPPED, *(file_row(path) for path in {owner.path: 0 for owner in CHUNKS})])
+    return directory
+
+
+@pytest.fixture(scope="module")
+def generation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = write_tables(tmp_path_factory.mktemp("generation"))
+    tables.write_idmap(directory, np.array([3, 11, 2**62 + 1]))
+    build_catalog(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def catalog(generation: Path) -> Iterator[Catalog]:
+    opened = Catalog.open(generation, SETTINGS)
+    yield opened
+    opened.close()
+
+
+def test_chunks_come_back_in_the_asked_order_and_the_missing_are_told(catalog: Catalog) -> None:
+    """Decision 32: IN loses the order. Decision 21: one missing chunk does not lose the others."""
+    chunks, missing = catalog.hydrate(np.array([40, 99, 3, 2**62 + 1, 3]))
+    assert chunks == [CHUNKS[4], CHUNKS[3], CHUNKS[0], CHUNKS[3]]
+    assert missing == [99]
+
+
+def test_no_ids_hydrate_to_nothing(catalog: Catalog) -> None:
+    assert catalog.hydrate([]) == ([], [])
+
+
+def test_all_ids_are_ascending(catalog: Catalog) -> None:
+    assert catalog.ids().tolist() == sorted(owner.chunk_id for owner in CHUNKS)
+
+
+def test_a_scope_that_restricts_nothing_selects_nothing(catalog: Catalog) -> None:
+    assert catalog.select(Scope(repos=("repo",))) is None
+
+
+@pytest.mark.parametrize(
+    ("scope", "ids"),
+    [
+        (Scope(paths=("src/",)), [3, 11, 12, 2**62 + 1]),
+        (Scope(paths=("*.py", "!tests/")), [11, 12, 2**62 + 1]),
+        (Scope(languages=("go", "markdown")), [3, 40]),
+        (Scope(kinds=("class", "method")), [11, 12]),
+        (Scope(paths=("*.py",), languages=("python",), kinds=("function",)), [41, 2**62 + 1]),
+        (Scope(languages=("cobol",)), []),
+        (Scope(paths=("nowhere/**",)), []),
+    ],
+)
+def test_a_scope_selects_ascending_ids_and_their_paths(catalog: Catalog, scope: Scope, ids: list[int]) -> None:
+    selection = catalog.select(scope)
+    assert selection is not None
+    assert selection.chunk_ids.tolist() == ids
+    assert selection.chunk_ids.dtype == np.int64
+    assert selection.paths == tuple(sorted({owner.path for owner in CHUNKS if owner.chunk_id in ids}))
+
+
+def test_a_file_is_found_by_its_exact_path(catalog: Catalog) -> None:
+    assert catalog.file("src/b.go") == file_row("src/b.go")
+    assert catalog.file("src/B.go") is None
+
+
+def test_paths_are_paged_in_order_within_a_scope(catalog: Catalog) -> None:
+    every = [row.path for row in catalog.paths(Scope(), limit=10)]
+    assert every == ["README.md", "src/app/a.py", "src/b.go", "tests/test_a.py"]
+    assert [row.path for row in catalog.paths(Scope(), after="README.md", limit=2)] == every[1:3]
+    assert [row.path for row in catalog.paths(Scope(languages=("python",)), under="src", limit=9)] == ["src/app/a.py"]
+    assert [row.path for row in catalog.paths(Scope(paths=("!src/",)), limit=9)] == ["README.md", "tests/test_a.py"]
+
+
+def test_skipped_files_are_reported_with_their_reason(catalog: Catalog) -> None:
+    assert catalog.skipped(limit=5) == [SKIPPED]
+
+
+def test_the_chunks_of_a_file_come_by_line(catalog: Catalog) -> None:
+    assert catalog.chunks_of_file("src/app/a.py") == CHUNKS[:3]
+    assert catalog.chunks_of_file("logo.png") == []
+
+
+@pytest.mark.parametrize(("line", "held"), [(1, CHUNKS[0]), (3, CHUNKS[1]), (4, CHUNKS[2]), (5, CHUNKS[1]), (6, None)])
+def test_the_smallest_chunk_holds_a_line(catalog: Catalog, line: int, held: Chunk | None) -> None:
+    assert catalog.file_chunk_at("src/app/a.py", line) == held
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        (
+            "parse",
+            [("app.parse", "exact"), ("app.Parser.parse", "exact"), ("b.Parse", "exact"), ("app.Parser", "prefix")],
+        ),
+        (
+            "Parse",
+            [("b.Parse", "exact"), ("app.parse", "exact"), ("app.Parser.parse", "exact"), ("app.Parser", "prefix")],
+        ),
+        ("parser.parse", [("app.Parser.parse", "suffix")]),
+        ("Parser::parse", [("app.Parser.parse", "suffix")]),
+        ("app.parse", [("app.parse", "exact")]),
+        ("test_", [("test_a.test_parse", "prefix")]),
+        ("%", []),
+        ("", []),
+        ("ser.parse", []),
+    ],
+)
+def test_symbols_are_found_exact_then_suffix_then_prefix(catalog: Catalog, name: str, found: list) -> None:
+    assert [(hit.symbol.qualified_name, hit.match) for hit in catalog.symbols_named(name, limit=9)] == found
+
+
+def test_symbols_are_found_within_a_selection(catalog: Catalog) -> None:
+    selection = catalog.select(Scope(paths=("src/b.go",)))
+    assert [hit.symbol.chunk_id for hit in catalog.symbols_named("parse", selection=selection, limit=9)] == [3]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "options", "starts"),
+    [
+        (
+            "parse",
+            {},
+            [("README.md", 1), ("src/app/a.py", 1), ("src/app/a.py", 3), ("src/app/a.py", 4), ("tests/test_a.py", 1)],
+        ),
+        ("PARSE()", {}, []),
+        ("PARSE()", {"case_sensitive": False}, [("src/b.go", 1), ("tests/test_a.py", 1)]),
+        ("STRASSE", {"case_sensitive": False}, []),
+        ("100%", {}, [("src/b.go", 1)]),
+        ("It's 'quoted'", {}, [("README.md", 1)]),
+        (r"^\s+def parse", {"regex": True}, [("src/app/a.py", 3), ("src/app/a.py", 4)]),
+        (r"line\)?:$", {"regex": True}, [("src/app/a.py", 1)]),
+        (r"^FUNC", {"regex": True, "case_sensitive": False}, [("src/b.go", 1)]),
+    ],
+)
+def test_text_is_found_by_path_and_line(catalog: Catalog, pattern: str, options: dict, starts: list) -> None:
+    rows = catalog.chunk_text_rows(pattern, limit=9, **options)
+    assert [(row.path, row.start_line) for row in rows] == starts
+
+
+def test_text_goes_on_behind_a_line(catalog: Catalog) -> None:
+    """The second page starts where the first ended, also inside a chunk."""
+    rows = catalog.chunk_text_rows("parse", after=("src/app/a.py", 4), limit=1)
+    assert [(row.path, row.start_line, row.end_line) for row in rows] == [("src/app/a.py", 3, 5)]
+    assert rows[0].text == CHUNKS[1].text
+    assert catalog.chunk_text_rows("parse", after=("src/app/a.py", 5), limit=1)[0].path == "tests/test_a.py"
+
+
+def test_text_is_found_within_a_selection(catalog: Catalog) -> None:
+    selection = catalog.select(Scope(kinds=("class",)))
+    assert [row.start_line for row in catalog.chunk_text_rows("parse", selection=selection, limit=9)] == [3]
+    nothing = catalog.select(Scope(kinds=("nothing",)))
+    assert catalog.chunk_text_rows("parse", selection=nothing, limit=9) == []
+
+
+@pytest.mark.parametrize("pattern", ["(", "a{100000}", r"\1", "(?=x)", "((a{100}){100}){100}"])
+def test_a_malformed_pattern_is_an_invalid_argument(catalog: Catalog, pattern: str) -> None:
+    """F38, S20: the engine is linear, and says so of what it cannot do."""
+    with pytest.raises(InvalidArgument):
+        catalog.chunk_text_rows(pattern, regex=True, limit=9)
+
+
+def test_a_runaway_query_is_stopped_at_its_deadline(tmp_path: Path) -> None:
+    """T17."""
+    text = "\n".join("ab" * 400 for _ in range(40))
+    write_tables(tmp_path, [chunk(i, "src/b.go", i, text) for i in range(1, 3000)], [symbol(CHUNKS[3])])
+    build_catalog(tmp_path)
+    catalog = Catalog.open(tmp_path, SETTINGS)
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        catalog.chunk_text_rows("(a?b?){900}c", regex=True, limit=9, deadline_s=0.05)
+    assert time.monotonic() - started < 5
+    assert catalog.counts()["chunks"] == 2999
+    catalog.close()
+
+
+def test_counts_are_of_what_is_there(catalog: Catalog) -> None:
+    assert catalog.counts() == {"files": 4, "skipped": 1, "chunks": 6, "symbols": 5, "vectors": 3}
+
+
+def test_coverage_is_below_one_where_vectors_lack(catalog: Catalog) -> None:
+    """B26, decision 31: an inner join would always say 1."""
+    assert catalog.coverage() == [
+        Coverage("", "markdown", 1, 0),
+        Coverage("src", "go", 1, 1),
+        Coverage("src/app", "python", 3, 2),
+        Coverage("tests", "python", 1, 0),
+    ]
+
+
+def test_the_join_view_has_every_chunk_and_the_row_of_its_vector(catalog: Catalog) -> None:
+    """B07, B09."""
+    rows = catalog._rows("SELECT faiss_id, chunk_id, path FROM v_faiss_join ORDER BY chunk_id")
+    vectors = {3: 0, 11: 1, 2**62 + 1: 2}
+    assert rows == sorted(((vectors.get(c.chunk_id), c.chunk_id, c.path) for c in CHUNKS), key=lambda row: row[1])
+
+
+def test_a_generation_without_vectors_has_coverage_zero(tmp_path: Path) -> None:
+    build_catalog(write_tables(tmp_path))
+    catalog = Catalog.open(tmp_path, SETTINGS)
+    assert (catalog.counts()["vectors"], sum(row.vectors for row in catalog.coverage())) == (0, 0)
+    catalog.close()
+
+
+def test_vectors_that_follow_reuse_the_parents_tables(tmp_path: Path) -> None:
+    """Law 2: the parent's file is copied, never written."""
+    parent, child = write_tables(tmp_path / "parent"), tmp_path / "child"
+    build_catalog(parent)
+    published = (parent / CATALOG).read_bytes()
+    (parent / CATALOG).chmod(0o444)
+    child.mkdir()
+    for name in (tables.CHUNKS, tables.SYMBOLS, tables.FILES):
+        os.link(parent / name, child / name)
+    tables.write_idmap(child, np.array([3]))
+    build_catalog(child, parent=parent)
+    catalog = Catalog.open(child, SETTINGS)
+    assert (catalog.counts()["vectors"], catalog.counts()["chunks"]) == (1, 6)
+    assert (parent / CATALOG).read_bytes() == published
+    catalog.close()
+
+
+def test_changed_tables_are_not_taken_from_the_parent(tmp_path: Path) -> None:
+    parent, child = write_tables(tmp_path / "parent"), write_tables(tmp_path / "child", CHUNKS[:2])
+    build_catalog(parent)
+    build_catalog(child, parent=parent)
+    catalog = Catalog.open(child, SETTINGS)
+    assert catalog.counts()["chunks"] == 2
+    catalog.close()
+
+
+def test_a_catalogue_is_never_written_again(generation: Path) -> None:
+    with pytest.raises(ValueError, match="never written again"):
+        build_catalog(generation)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "symbols", "idmap", "complaint"),
+    [
+        ([*CHUNKS, replace(CHUNKS[0], path="README.md")], None, [3], "1 chunk ids that stand twice"),
+        ([*CHUNKS, replace(CHUNKS[0], chunk_id=77, path="logo.png")], None, [3], "1 chunks of no file"),
+        (CHUNKS, [replace(symbol(CHUNKS[0]), chunk_id=77)], [3], "1 symbols of no chunk"),
+        (CHUNKS, None, [3, 3], "1 chunks with two vectors"),
+        (CHUNKS, None, [3, 77, 78], "2 vectors of no chunk"),
+    ],
+)
+def test_a_build_whose_stores_do_not_join_does_not_publish(
+    tmp_path: Path, chunks: list, symbols: list, idmap: list, complaint: str
+) -> None:
+    """Law 1, F14."""
+    write_tables(tmp_path, chunks, symbols)
+    tables.write_idmap(tmp_path, np.array(idmap))
+    with pytest.raises(GenerationMismatch, match=complaint):
+        build_catalog(tmp_path)
+
+
+def test_a_missing_table_stops_the_build(tmp_path: Path) -> None:
+    (write_tables(tmp_path) / tables.SYMBOLS).unlink()
+    with pytest.raises(IndexCorrupt, match=r"symbols\.parquet is missing"):
+        build_catalog(tmp_path)
+
+
+def test_a_table_with_a_broken_page_stops_the_build(tmp_path: Path) -> None:
+    path = write_tables(tmp_path) / tables.CHUNKS
+    data = bytearray(path.read_bytes())
+    data[4:200] = bytes(196)
+    path.write_bytes(data)
+    with pytest.raises((IndexCorrupt, StorageFailed)):
+        build_catalog(tmp_path)
+
+
+def test_a_hundred_concurrent_queries_are_identical(catalog: Catalog) -> None:
+    """C19: eight threads on one connection gave 472 wrong answers of 2,400 (decision 37)."""
+
+    def query(asked: int) -> tuple:
+        ids = [40, 3, 2**62 + 1, 11, 12, 41]
+        rotated = ids[asked % 6 :] + ids[: asked % 6]
+        chunks, missing = catalog.hydrate(rotated)
+        texts = catalog.chunk_text_rows("parse", limit=9)
+        symbols = catalog.symbols_named("parse", limit=9)
+        return [one.chunk_id for one in chunks] == rotated, missing, texts, symbols
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(query, range(100)))
+    assert all(answer == query(0) for answer in answers)
+    assert answers[0][0]
+
+
+INJECTIONS = [
+    "'; DROP TABLE chunks; --",
+    "' OR '1'='1",
+    "x' UNION SELECT * FROM read_text('/etc/passwd') --",
+    "$ids",
+    "?",
+    "{0}",
+    "%s",
+    "a%b_c",
+    "\\",
+    "\x00",
+    "a\x00b",
+    "\u202eevil",
+    "read_parquet('/etc/passwd')",
+    "x" * 100_000,
+    "*",
+    "/etc/passwd",
+    "../../etc/passwd",
+    '"quoted"',
+    "chunks",
+    ";",
+]
+
+
+@pytest.mark.parametrize("text", INJECTIONS, ids=range(len(INJECTIONS)))
+def test_text_from_outside_is_only_ever_compared(catalog: Catalog, text: str) -> None:
+    """F39, S25."""
+    before = catalog.counts()
+    assert catalog.file(text) is None
+    assert catalog.chunks_of_file(text) == []
+    assert catalog.file_chunk_at(text, 1) is None
+    assert catalog.chunk_text_rows(text, limit=9, after=("zzz", 1)) == []
+    assert catalog.paths(Scope(languages=(text,)), under=text, after=text, limit=9) == []
+    assert [hit for hit in catalog.symbols_named(text, limit=9) if hit.match == "exact"] == []
+    for scope in (Scope(languages=(text,)), Scope(kinds=(text,))):
+        selection = catalog.select(scope)
+        assert selection is not None
+        assert selection.chunk_ids.size == 0
+    assert catalog.counts() == before
+
+
+def test_a_lone_surrogate_is_an_invalid_argument(catalog: Catalog) -> None:
+    """F41."""
+    with pytest.raises(InvalidArgument):
+        catalog.file("\ud800")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "COPY chunks TO '{out}'",
+        "EXPORT DATABASE '{out}'",
+        "ATTACH '{out}' AS other",
+        "SELECT * FROM read_text('/etc/passwd')",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM sniff_csv('/etc/passwd')",
+        "SELECT * FROM read_blob('/etc/passwd')",
+        "SELECT * FROM read_parquet('{out}')",
+        "SELECT * FROM glob('/etc/*')",
+        "SELECT * FROM '/etc/passwd'",
+        "INSTALL httpfs",
+        "LOAD httpfs",
+        "LOAD '{out}'",
+        "SET enable_external_access = true",
+        "SET threads = 64",
+        "SET memory_limit = '99GB'",
+        "SET lock_configuration = false",
+        "DROP TABLE chunks",
+        "DELETE FROM chunks",
+        "CREATE TABLE t (a INTEGER)",
+    ],
+)
+def test_a_serving_connection_refuses(catalog: Catalog, tmp_path: Path, statement: str) -> None:
+    """S24: even somebody who could run SQL could neither read nor write a file, nor change a setting."""
+    with pytest.raises(duckdb.Error), catalog._root.cursor() as cursor:
+        cursor.execute(statement.format(out=tmp_path / "out")).fetchall()
+    assert not any(tmp_path.iterdir())
+
+
+def test_threads_and_memory_are_those_of_the_settings(catalog: Catalog) -> None:
+    """T15, S24."""
+    with catalog._root.cursor() as cursor:
+        row = cursor.execute("SELECT current_setting('threads'), current_setting('memory_limit')").fetchall()[0]
+    assert row == (SETTINGS.threads, "976.5 MiB")
+
+
+@pytest.mark.parametrize("name", ["it's", 'a"b', "a*b[c]", "semi;colon -- x", "ünï €", "$ids", "per%cent"])
+def test_a_hostile_folder_name_is_only_a_name(tmp_path: Path, name: str) -> None:
+    """F39: DuckDB would read a path in SQL as a glob."""
+    directory = write_tables(tmp_path / name)
+    tables.write_idmap(directory, np.array([3]))
+    build_catalog(directory)
+    catalog = Catalog.open(directory, SETTINGS)
+    assert catalog.counts()["vectors"] == 1
+    catalog.close()
+
+
+@pytest.mark.parametrize("length", [0, 100, 5000, 300_000])
+def test_a_truncated_catalogue_is_corrupt(tmp_path: Path, generation: Path, length: int) -> None:
+    """F12."""
+    (tmp_path / CATALOG).write_bytes((generation / CATALOG).read_bytes()[:length])
+    with pytest.raises(IndexCorrupt):
+        Catalog.open(tmp_path, SETTINGS).hydrate([3])
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path, generation: Path) -> None:
+    """F13: DuckDB's blocks carry checksums."""
+    data = bytearray((generation / CATALOG).read_bytes())
+    place = data.index(b"func Parse")
+    data[place] ^= 1
+    (tmp_path / CATALOG).write_bytes(data)
+    with pytest.raises(IndexCorrupt):
+        Catalog.open(tmp_path, SETTINGS).hydrate([3])
+
+
+def test_a_missing_catalogue_is_corrupt(tmp_path: Path) -> None:
+    with pytest.raises(IndexCorrupt, match=r"catalog\.duckdb cannot be read"):
+        Catalog.open(tmp_path, SETTINGS)
+
+
+def test_a_catalogue_of_another_format_is_incompatible(tmp_path: Path) -> None:
+    """F16."""
+    build_catalog(write_tables(tmp_path))
+    with duckdb.connect(tmp_path / CATALOG) as connection:
+        connection.execute("UPDATE meta SET format = 999")
+    with pytest.raises(IndexIncompatible, match="999"):
+        Catalog.open(tmp_path, SETTINGS)
+
+
+def test_a_closed_catalogue_says_so(tmp_path: Path) -> None:
+    build_catalog(write_tables(tmp_path))
+    catalog = Catalog.open(tmp_path, SETTINGS)
+    catalog.close()
+    with pytest.raises(IndexUnavailable):
+        catalog.counts()
+
+
+def test_a_definition_is_a_symbol_with_its_chunk(catalog: Catalog) -> None:
+    found = catalog.symbols_named("app.Parser", limit=1)[0].symbol
+    assert isinstance(found, Definition)
+    assert catalog.hydrate([found.chunk_id])[0] == [CHUNKS[1]]
