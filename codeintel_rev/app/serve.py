@@ -27,7 +27,6 @@ def serve(settings: Settings, *, application: str = APPLICATION) -> int:
     """
     server = settings.server
     configure_logs(settings.observability)
-    check_data_dir(settings.paths.data_dir)
     # A fresh folder for each run: counts left by an earlier one would be added to this one's.
     with tempfile.TemporaryDirectory(prefix="codeintel-metrics-") as folder:
         share_metrics(Path(folder))
@@ -58,13 +57,3 @@ def hypercorn_config(settings: Settings, application: str) -> Config:
     # Daemonic processes may not have children, and an encoder may want some.
     config.daemon = False
     return config
-
-
-def check_data_dir(data_dir: Path) -> None:
-    """Raise SettingsError unless `data_dir` is a directory or can be made one."""
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(
-            f"setting paths.data_dir: {data_dir} cannot be used, {error.strerror}.", "Set CODEINTEL_PATHS__DATA_DIR."
-        ) from error

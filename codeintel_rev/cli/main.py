@@ -52,7 +52,7 @@ def serve() -> None:
 @app.command()
 def mcp() -> None:
     """Serve every indexed repository over MCP on standard input and output."""
-    verb("serving").mcp()
+    verb("stdio").mcp()
 
 
 @app.command()

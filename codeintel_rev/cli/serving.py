@@ -1,4 +1,4 @@
-"""`codeintel up, serve, mcp`: serve the indexed repositories until told to stop."""
+"""`codeintel up, serve`: serve the indexed repositories until told to stop."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from pathlib import Path
 
 import typer
 
-from codeintel_rev.app.opening import open_index
 from codeintel_rev.app.serve import serve as serve_http
-from codeintel_rev.app.stdio import serve_stdio
 from codeintel_rev.cli import render
-from codeintel_rev.cli.building import default_name, repository_root
+from codeintel_rev.cli.places import check_data_dir, default_name, repository_root
 from codeintel_rev.config.settings import load_settings
 
 
 def up(path: Path, name: str) -> None:
     """Build in a child process and serve meanwhile; the child ends with the server."""
     settings = load_settings()
+    check_data_dir(settings.paths.data_dir)
     root = repository_root(path)
     index = (sys.executable, "-m", "codeintel_rev.cli.main", "index", str(root), "--name", name or default_name(root))
     render.err.print(render.how_to_connect(settings))
@@ -33,10 +32,6 @@ def up(path: Path, name: str) -> None:
 def serve() -> None:
     """Serve over MCP and HTTP."""
     settings = load_settings()
+    check_data_dir(settings.paths.data_dir)
     render.err.print(render.how_to_connect(settings))
     raise typer.Exit(serve_http(settings))
-
-
-def mcp() -> None:
-    """Serve over MCP on standard input and output."""
-    serve_stdio(load_settings(), open_index)

@@ -43,5 +43,9 @@ class Verbs(TyperGroup):
 
 
 def verb(module: str) -> Any:
-    """Return the module of this package that does the work, imported now that it is asked for."""
+    """Return the module of this package that does the work, imported now that it is asked for.
+
+    Raises SettingsError first, before seconds are spent on importing what a broken setting would stop anyway.
+    """
+    importlib.import_module("codeintel_rev.config.settings").load_settings()
     return importlib.import_module(f"codeintel_rev.cli.{module}")

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from codeintel_rev.errors import SettingsError
 
@@ -147,6 +148,16 @@ class ObservabilitySettings(Section):
     """OTLP/HTTP collector; empty exports nothing."""
 
 
+class CommaSeparated(EnvSettingsSource):
+    """Variables, where a list may be JSON or just separated by commas."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except ValueError:
+            return [part.strip() for part in value.split(",")]
+
+
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -177,7 +188,7 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Environment over the file, which `load_settings` passes as init values."""
-        return env_settings, init_settings
+        return CommaSeparated(settings_cls), init_settings
 
 
 def _file_values(path: Path | None) -> dict[str, Any]:

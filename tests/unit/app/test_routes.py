@@ -53,7 +53,9 @@ async def test_repositories_and_files_are_found_by_their_address() -> None:
     assert lines["text"] == "func Retry(f func() error) error {"
 
 
-@pytest.mark.parametrize("path", ["/files/shop/../../etc/passwd", "/files/shop/%2e%2e/x", "/files/shop/%00", "/files/x/y"])
+@pytest.mark.parametrize(
+    "path", ["/files/shop/../../etc/passwd", "/files/shop/%2e%2e/x", "/files/shop/%00", "/files/x/y"]
+)
 async def test_a_file_outside_of_the_index_is_not_found(path: str) -> None:
     """F37: whatever the path, the answer is the one of a file that does not exist."""
     async with http() as client:
@@ -103,7 +105,7 @@ async def test_every_refusal_is_a_problem_document(
     async with http() as client:
         answer = await client.request(method, path, **given)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
-    assert PROBLEM_MEMBERS <= set(answer.json())
+    assert set(answer.json()) >= PROBLEM_MEMBERS
     assert answer.json()["type"] == f"urn:codeintel:problem:{slug}"
     assert answer.json()["instance"].endswith(answer.headers["x-request-id"])
 
@@ -185,9 +187,11 @@ async def test_calls_beyond_the_threads_wait_within_their_deadline(tmp_path: Pat
 
 
 async def entered(folder: Path) -> None:
-    async with asyncio.timeout(10):
-        while not (folder / "entered").exists():
-            await asyncio.sleep(0.01)
+    for _ in range(1000):
+        if (folder / "entered").exists():
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("no request entered the searcher")
 
 
 async def test_a_request_id_is_taken_over_and_a_bad_one_is_not() -> None:
