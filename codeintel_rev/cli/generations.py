@@ -54,7 +54,7 @@ def _store(settings: Settings, repo: str) -> GenerationStore:
 
 def _row(manifest: Manifest, current: str | None) -> dict[str, object]:
     return {
-        "": "*" if manifest.generation == current else "",
+        "current": "*" if manifest.generation == current else "",
         "generation": manifest.generation,
         "created_at": manifest.created_at,
         "stage": manifest.stage,
