@@ -59,7 +59,6 @@ def seal(draft: Draft, published: Mapping[str, Digest], storage: Storage, digest
             raise _rotten(path, draft)
     for folder in folders(draft.path):
         storage.sync_directory(folder)
-    storage.sync_directory(draft.path.parent)
     return files
 
 

@@ -16,6 +16,7 @@ from codeintel_rev.errors import (
 )
 from codeintel_rev.io.durable import Digest, Storage
 from codeintel_rev.io.generations import GenerationStore
+from tests.faults import UnsyncedStorage
 from tests.marked_generations import FILES, fill, markers, publish, publish_marked
 
 
@@ -30,7 +31,7 @@ class _CountingReads(Storage):
 
 @pytest.fixture
 def store(tmp_path: Path) -> GenerationStore:
-    return GenerationStore(tmp_path / "repos" / "owner%2Fname")
+    return GenerationStore(tmp_path / "repos" / "owner%2Fname", UnsyncedStorage())
 
 
 def test_a_new_shard_has_no_generation(store: GenerationStore) -> None:

@@ -215,7 +215,7 @@ def test_fifty_swaps_under_load_give_no_error_and_no_mixed_answer(store: Generat
             markers[publish_marked(store, f"swap {number}").generation] = f"swap {number}"
             assert live.refresh() is True
             store.gc(1)
-            enough = len(answers) + 8
+            enough = len(answers) + 4
             while len(answers) < enough and not errors:
                 stop.wait(0.001)
     live.close()
