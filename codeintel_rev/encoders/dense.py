@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +15,6 @@ from codeintel_rev.types import Chunk, Floats, ModelFingerprint
 
 _CHARACTERS_PER_TOKEN = 64
 _HEADER_CHARACTERS = 120
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
 _PROVIDERS = {
     "minilm": "codeintel_rev.encoders.minilm",
     "huggingface": "codeintel_rev.encoders.huggingface",
@@ -53,13 +51,13 @@ def open_encoder(settings: EmbeddingSettings, models_dir: Path) -> DenseEncoder 
 
 
 def embedding_text(chunk: Chunk) -> str:
-    """Return the text of `chunk` that is encoded: words of its path, symbol, enclosing signature, then the code.
+    """Return the text of `chunk` that is encoded: path, symbol, enclosing signature, then the code.
 
-    Encoders read only the first tokens, so the words before the code are few: the path is split where its words end,
-    and a long signature is cut.
+    Encoders read only the first tokens, so a long signature is cut. The path stays as it is: on 11 repositories of
+    50-line windows ndcg@10 was .735 with it, .712 with its words, .702 with the file's name alone, .648 without.
     """
-    path = " ".join(_WORD.findall(chunk.path))
-    return "\n".join(part for part in (path, chunk.symbol, chunk.header[:_HEADER_CHARACTERS], chunk.text) if part)
+    header = chunk.header[:_HEADER_CHARACTERS]
+    return "\n".join(part for part in (chunk.path, chunk.symbol, header, chunk.text) if part)
 
 
 def readable(text: str, fingerprint: ModelFingerprint) -> str:

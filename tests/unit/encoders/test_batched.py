@@ -3,7 +3,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from codeintel_rev.encoders.batched import encode_chunks
+from codeintel_rev.encoders.batched import Wanted, cached, encoded
 from codeintel_rev.errors import EncoderFailed, IndexIncompatible
 from codeintel_rev.io.vector_cache import VectorCache
 from codeintel_rev.types import ModelFingerprint
@@ -42,11 +42,20 @@ def cache(tmp_path):
     return VectorCache.open(tmp_path / "vectors.sqlite", FINGERPRINT)
 
 
-def collect(texts, encoder, cache, every=10, on_progress=lambda done, total: None):
+def missing_pieces(texts, encoder, cache, every=10):
+    """Return the pieces of `texts` that the cache does not have, encoded as they are taken."""
+    wanted = Wanted.of(texts)
+    made = np.zeros(len(texts), np.bool_)
+    for where, _ in cached(wanted, cache):
+        made[where] = True
+    return encoded(wanted, made, encoder, cache, every)
+
+
+def collect(texts, encoder, cache, every=10):
     """Return all positions in the order yielded, and the vectors in the order of `texts`."""
-    pieces = list(encode_chunks(texts, encoder, cache, on_progress=on_progress, checkpoint_every=every))
+    pieces = [*cached(Wanted.of(texts), cache), *missing_pieces(texts, encoder, cache, every)]
     positions = np.concatenate([positions for positions, _ in pieces]) if pieces else np.empty(0, np.int64)
-    vectors = np.zeros((len(texts), FINGERPRINT.dim), np.float32)
+    vectors = np.zeros((len(texts), encoder.fingerprint.dim), np.float32)
     for where, rows in pieces:
         vectors[where] = rows
     return positions, vectors
@@ -81,12 +90,10 @@ def test_cached_vectors_have_the_same_bits_as_fresh_ones(cache):
     np.testing.assert_array_equal(collect(TEXTS, CountingEncoder(), cache)[1], fresh)
 
 
-def test_cached_texts_come_before_any_is_encoded(cache):
+def test_cached_texts_are_known_before_any_is_encoded(cache):
     collect(TEXTS[50:], CountingEncoder(), cache)
-    encoder = CountingEncoder()
-    first = next(encode_chunks(TEXTS, encoder, cache, on_progress=lambda *_: None, checkpoint_every=10))
-    assert first[0].tolist() == list(range(50, 100))
-    assert encoder.batches == []
+    positions = np.concatenate([where for where, _ in cached(Wanted.of(TEXTS), cache)])
+    assert positions.tolist() == list(range(50, 100))
 
 
 def test_failed_build_resumes_with_what_is_left(cache):
@@ -100,7 +107,7 @@ def test_failed_build_resumes_with_what_is_left(cache):
 
 def test_abandoned_build_resumes_with_what_is_left(cache):
     """F10: the consumer stops after the third piece, as a cancelled build does."""
-    pieces = encode_chunks(TEXTS, CountingEncoder(), cache, on_progress=lambda *_: None, checkpoint_every=10)
+    pieces = missing_pieces(TEXTS, CountingEncoder(), cache)
     for _ in range(3):
         next(pieces)
     pieces.close()
@@ -127,13 +134,6 @@ def test_unusable_vectors_never_enter_the_cache(cache, gives):
     assert encoder.encoded == TEXTS
 
 
-def test_progress_starts_with_what_was_cached_and_ends_with_all(cache):
-    collect(TEXTS[:25], CountingEncoder(), cache)
-    told = []
-    collect(TEXTS, CountingEncoder(), cache, every=30, on_progress=lambda done, total: told.append((done, total)))
-    assert told == [(25, 100), (55, 100), (85, 100), (100, 100)]
-
-
 def test_no_texts_yield_nothing(cache):
     assert collect([], CountingEncoder(), cache)[0].tolist() == []
 
@@ -147,6 +147,5 @@ def test_cache_of_another_model_is_refused(cache):
 def test_real_encoder_and_cache_agree(minilm, tmp_path):
     texts = ["def add(a, b): return a + b", "class Cache: ...", ""]
     cache = VectorCache.open(tmp_path / "vectors.sqlite", minilm.fingerprint)
-    pieces = list(encode_chunks(texts, minilm, cache, on_progress=lambda *_: None, checkpoint_every=2))
-    vectors = np.concatenate([rows for _, rows in pieces])
+    vectors = collect(texts, minilm, cache, every=2)[1]
     assert (vectors * minilm.encode_documents(texts)).sum(axis=1).min() > 0.9999

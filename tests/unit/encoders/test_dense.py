@@ -26,9 +26,9 @@ def chunk(**changes):
     return Chunk(**(values | changes))
 
 
-def test_text_to_encode_is_path_words_symbol_header_then_code():
+def test_text_to_encode_is_path_symbol_header_then_code():
     assert embedding_text(chunk()).split("\n") == [
-        "src http Retry Policy py",
+        "src/http/RetryPolicy.py",
         "RetryPolicy.wait",
         "class RetryPolicy:",
         "def wait(self): ...",
@@ -36,15 +36,11 @@ def test_text_to_encode_is_path_words_symbol_header_then_code():
 
 
 def test_text_to_encode_has_no_line_for_what_a_chunk_lacks():
-    assert embedding_text(chunk(symbol="", header="")) == "src http Retry Policy py\ndef wait(self): ..."
+    assert embedding_text(chunk(symbol="", header="")) == "src/http/RetryPolicy.py\ndef wait(self): ..."
 
 
 def test_long_signature_does_not_crowd_out_the_code():
     assert len(embedding_text(chunk(header="x" * 10_000))) < 300
-
-
-def test_path_in_another_script_keeps_its_words():
-    assert embedding_text(chunk(path="文档/naïve_X2.md")).startswith("文档 na ï ve X 2 md")
 
 
 def test_usable_vectors_become_unit_rows():
