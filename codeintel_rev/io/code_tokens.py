@@ -19,13 +19,14 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from tantivy import Filter, TextAnalyzerBuilder, Tokenizer
 
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003134f"
 # Pieces are bounded so that a megabyte of base64 is many small words, none beyond the engine's 64 KiB a term.
 _WORD = re.compile(rf"[{_CJK}]{{1,64}}|[^\W{_CJK}]{{1,128}}")
+_ASCII_WORD = re.compile(r"\w{1,128}", re.ASCII)  # what _WORD finds in ASCII, in half the time
 _IS_CJK = re.compile(rf"[{_CJK}]")
 # Over a word's mask, not the word: `re` has no class for "upper-case letter of any script".
 _PART = re.compile(r"U{2,}a(?!a)|U+(?!a)|U?a+|0+")  # the first: the plural of an acronym, URLs
@@ -47,10 +48,7 @@ def tokenize(text: str) -> list[str]:
     Tokens are case-folded and hold no white space. A word of several parts gives itself, then its parts; a run of
     Chinese, Japanese or Korean gives its characters and their pairs.
     """
-    tokens: list[str] = []
-    for word in _words(text):
-        tokens.extend(_word_tokens(word))
-    return tokens
+    return list(chain.from_iterable(map(_word_tokens, _words(text))))
 
 
 def query_weights(query: str) -> dict[str, float]:
@@ -73,7 +71,7 @@ def matched_terms(query: str, text: str) -> tuple[str, ...]:
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(text if text.isascii() else unicodedata.normalize("NFKC", text))
+    return _ASCII_WORD.findall(text) if text.isascii() else _WORD.findall(unicodedata.normalize("NFKC", text))
 
 
 @lru_cache(maxsize=1 << 16)

@@ -23,7 +23,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import mkdtemp
 from types import TracebackType
@@ -59,7 +59,11 @@ _WRITER_THREADS = 1
 _WRITER_HEAP_BYTES = 128 * 1024 * 1024
 _TOKENS = "tokens"
 _RAW = "raw"
-_DISK_FULL = "No space left on device"  # tantivy keeps the words of an I/O error, not its number
+# All that tantivy tells of a failure's kind are the words of its message.
+_KINDS: dict[str, tuple[type[CodeIntelError], str, str]] = {
+    "No space left on device": (InsufficientStorage, "the disk is full.", "Free space."),
+    "IncompatibleIndex": (IndexIncompatible, "it was written by another tantivy.", "Rebuild the index."),
+}
 _SEPARATOR = re.compile(r"::|->|[#/\\]")
 
 _QUALIFIED, _NAME, _SUFFIX, _PREFIX, _OWNER = 5.0, 4.0, 3.0, 2.0, 1.0
@@ -219,6 +223,8 @@ class LexicalIndex:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         hits = self._searcher.search(query, min(limit, self._searcher.num_docs or 1), count=False).hits
         ids = self._searcher.fast_field_values("chunk_id", [address for _, address in hits])
+        if None in ids:
+            raise IndexCorrupt("lexical index holds a chunk without its id.")
         return np.array(ids, dtype=np.int64), np.array([score for score, _ in hits], dtype=np.float32)
 
 
@@ -228,8 +234,9 @@ def _mapped(error: type[CodeIntelError], what: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as cause:
-        if _DISK_FULL in str(cause):
-            raise InsufficientStorage(f"{what}: the disk is full.", "Free space.") from cause
+        for words, (kind, reason, hint) in _KINDS.items():
+            if words in str(cause):
+                raise kind(f"{what}: {reason}", hint) from cause
         raise error(f"{what}: {type(cause).__name__}.") from cause
     except BaseException as cause:
         if type(cause).__module__ != "pyo3_runtime":
@@ -258,8 +265,6 @@ def _create(directory: Path) -> tantivy.Index:
 
 def _open(directory: Path) -> tantivy.Index:
     with _mapped(IndexCorrupt, "lexical index cannot be opened"):
-        if not tantivy.Index.is_compatible(str(directory)):
-            raise IndexIncompatible("lexical index was written by another tantivy.", "Rebuild the index.")
         index = tantivy.Index.open(str(directory))
         if index.schema != SCHEMA:
             raise IndexIncompatible(f"lexical index does not have the fields of format {FORMAT}.", "Rebuild the index.")
@@ -287,7 +292,7 @@ def _document(chunk: Chunk, defined: Sequence[Definition]) -> tantivy.Document:
 
 
 def _tokens(*texts: str) -> str:
-    return " ".join(token for text in texts for token in tokenize(text))
+    return " ".join(chain.from_iterable(map(tokenize, texts)))
 
 
 def _folded(name: str) -> str:
