@@ -23,6 +23,7 @@ def publish(store: GenerationStore, draft: Draft) -> Manifest:
     return store.publish(
         draft,
         revision=Revision("c0ffee", "main", False),
+        inputs="",
         stage="lexical",
         model=None,
         counts={"chunks": 20},

@@ -353,5 +353,5 @@ TRANSPARENT = frozenset(
 )
 """Nodes that only group their children: the first child starts where they start, and is no shallower than the next."""
 
-PROSE = frozenset({"markdown", "html", "text", "rst", "asciidoc", "org", "tex", "latex", "plaintext"})
+PROSE = frozenset({"asciidoc", "html", "markdown", "rst", "tex", "text"})
 """Languages whose chunks outside every definition are of kind "text"."""

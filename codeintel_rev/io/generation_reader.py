@@ -75,7 +75,7 @@ class GenerationReader:
 
         Raises GenerationGone, IndexCorrupt, IndexIncompatible, or GenerationMismatch when it is another's.
         """
-        path = self._path(identity) / MANIFEST
+        path = self.path_of(identity) / MANIFEST
         with os_errors_mapped("read", path):
             data = path.read_bytes() if path.is_file() else None
         if data is None:
@@ -128,13 +128,13 @@ class GenerationReader:
             undo.callback(lock.release)
             for problem in self._problems(identity, self._digests):
                 raise problem
-            generation = Generation(self._path(identity), self.manifest(identity), limits, lock)
+            generation = Generation(self.path_of(identity), self.manifest(identity), limits, lock)
             undo.callback(generation.close)
             opened = opener(generation)
             undo.pop_all()
             return opened
 
-    def _path(self, identity: str) -> Path:
+    def path_of(self, identity: str) -> Path:
         if not _ULID.fullmatch(identity):
             raise GenerationGone(f"{identity!r} is not a generation id.", "List them with `indexctl ls`.")
         return self.directory / "generations" / identity
@@ -158,7 +158,7 @@ class GenerationReader:
             current = self.current_id()
         except IndexCorrupt as error:
             return None, [Limit(error.slug, "generation", error.detail, error.hint)]
-        if current is not None and self._path(current).is_dir():
+        if current is not None and self.path_of(current).is_dir():
             return current, []
         if current != self.current_id():
             return self._start()
@@ -170,7 +170,7 @@ class GenerationReader:
         return [identity for identity in self._identities() if self._is_whole(identity)]
 
     def _is_whole(self, identity: str) -> bool:
-        return (self._path(identity) / MANIFEST).exists()
+        return (self.path_of(identity) / MANIFEST).exists()
 
     def _line(self, start: str | None) -> Iterator[str]:
         """Yield `start`, its ancestors that are kept, nearest first, then all else that is older, newest first.
@@ -189,7 +189,7 @@ class GenerationReader:
 
     def _lease(self, identity: str) -> FileLock:
         """Return a shared lock on the manifest: garbage collection, in any process, takes it exclusively."""
-        lock = FileLock.take(self._path(identity) / MANIFEST, exclusive=False)
+        lock = FileLock.take(self.path_of(identity) / MANIFEST, exclusive=False)
         if lock is not None and lock.file_is_gone:
             lock.release()
             lock = None
@@ -202,7 +202,7 @@ class GenerationReader:
             manifest = self.manifest(identity)
         except (GenerationGone, IndexCorrupt, IndexIncompatible) as error:
             return [error]
-        return [self._problem(manifest, found) for found in differences(self._path(identity), manifest, digests)]
+        return [self._problem(manifest, found) for found in differences(self.path_of(identity), manifest, digests)]
 
     def _problem(self, manifest: Manifest, difference: Difference) -> IndexCorrupt:
         what = f"{difference.path} of generation {manifest.generation}"

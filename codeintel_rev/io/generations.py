@@ -55,7 +55,7 @@ class GenerationStore(GenerationReader):
         InvalidArgument for a name the parent does not have, IndexCorrupt, InsufficientStorage, StorageFailed.
         """
         identity = self._next_identity()
-        draft = Draft(identity, parent, self._path(identity))
+        draft = Draft(identity, parent, self.path_of(identity))
         with self._abandoned_on_failure(draft):
             self._require_parent(draft)
             self._storage.make_directory(draft.path)
@@ -67,6 +67,7 @@ class GenerationStore(GenerationReader):
         draft: Draft,
         *,
         revision: Revision,
+        inputs: str,
         stage: Stage,
         model: ModelFingerprint | None,
         counts: Mapping[str, int],
@@ -92,6 +93,7 @@ class GenerationStore(GenerationReader):
                     parent=draft.parent,
                     created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
                     revision=revision,
+                    inputs=inputs,
                     stage=stage,
                     model=model,
                     counts=dict(counts),
@@ -217,7 +219,7 @@ class GenerationStore(GenerationReader):
         self._storage.sync_directory(self.directory)
 
     def _quarantine(self, identity: str) -> None:
-        source = self._path(identity)
+        source = self.path_of(identity)
         if source.is_dir():
             self._storage.make_directory(self.directory / "quarantine")
             self._storage.replace(source, self.directory / "quarantine" / f"{identity}.{ULID()}")
@@ -235,7 +237,7 @@ class GenerationStore(GenerationReader):
     def _collect(self, identity: str) -> bool:
         """Remove generation `identity` unless it is leased; return whether it went. Its manifest goes first, so that a
         crash leaves an orphan and not a damaged generation."""
-        path = self._path(identity)
+        path = self.path_of(identity)
         lock = FileLock.take(path / MANIFEST, exclusive=True)
         if lock is None and self._is_whole(identity):
             return False

@@ -30,7 +30,8 @@ Stage = Literal["lexical", "partial", "complete"]
 class Manifest:
     """One published generation. `files` are `/`-separated paths inside it; `created_at` is ISO 8601 in UTC.
 
-    `counts` are rows by component, `components` format versions by component, `libraries` versions by package.
+    `inputs` is the builder's digest of all that its text half was made from: equal inputs need no new one. `counts` are
+    rows by component, `components` format versions by component, `libraries` versions by package.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -41,6 +42,7 @@ class Manifest:
     parent: str | None
     created_at: str
     revision: Revision
+    inputs: str
     stage: Stage
     model: ModelFingerprint | None
     counts: dict[str, int]

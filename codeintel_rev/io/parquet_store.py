@@ -19,7 +19,7 @@ from errno import EIO, ENOSPC
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -180,7 +180,7 @@ class _RowWriter(Generic[T]):
         with writing(self._path):
             self._file.write_table(pa.Table.from_arrays(columns, schema=self._schema))
 
-    def __enter__(self) -> _RowWriter[T]:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:

@@ -1,4 +1,4 @@
-"""The one interface between those who ask and whatever answers: one shard, many shards, a fake, later a remote handle."""
+"""The one interface between those who ask and whatever answers: one shard, many shards, a fake, a remote handle."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ MANIFEST = Manifest(
     parent=None,
     created_at="2026-01-01T00:00:00.000+00:00",
     revision=Revision("c0ffee", "main", True),
+    inputs="0" * 64,
     stage="complete",
     model=ModelFingerprint("all-MiniLM-L6-v2", "1", 384, "mean", "float32", 128, "ab" * 32),
     counts={"files": 3, "chunks": 20, "vectors": 20},

@@ -1,0 +1,59 @@
+"""Opens what is published below `data_dir`, and keeps it up to date while the process runs."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+import structlog
+
+from codeintel_rev.app.context import Opened
+from codeintel_rev.config.settings import Settings
+from codeintel_rev.encoders.dense import open_encoder
+from codeintel_rev.navigation.opened import OpenedNavigator
+from codeintel_rev.retrieval.shards import Shards
+from codeintel_rev.types import Scope, SearchResult, ShardStatus
+
+log = structlog.get_logger(__name__)
+
+
+def open_index(settings: Settings) -> Opened:
+    """Return the searcher and navigator of every repository indexed below `settings.paths.data_dir`.
+
+    What is published later is swapped in by a background thread, verified off the request path, until the searcher is
+    closed. Raises EncoderFailed, SettingsError.
+    """
+    encoder = open_encoder(settings.embedding, settings.paths.data_dir / "models")
+    shards = Shards(settings.paths.data_dir, encoder, settings)
+    shards.refresh()
+    navigator = OpenedNavigator(shards, settings.limits.max_lines, settings.retrieval.request_deadline_ms / 1000)
+    return Opened(_Refreshed(shards, settings.server.poll_s), navigator)
+
+
+@dataclass(slots=True)
+class _Refreshed:
+    """Shards with a thread that looks for new generations every `poll_s` seconds."""
+
+    shards: Shards
+    poll_s: float
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _thread: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._thread = threading.Thread(target=self._poll, name="refresh", daemon=True)
+        self._thread.start()
+
+    def search(self, query: str, scope: Scope, limit: int, *, deadline_ms: float) -> SearchResult:
+        return self.shards.search(query, scope, limit, deadline_ms=deadline_ms)
+
+    def status(self) -> tuple[ShardStatus, ...]:
+        return self.shards.status()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.shards.close()
+
+    def _poll(self) -> None:
+        while not self._stop.wait(self.poll_s):
+            self.shards.refresh()

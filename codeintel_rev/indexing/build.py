@@ -1,0 +1,175 @@
+"""From a work tree to a published, complete generation: scan → parse → publish text → encode → publish vectors.
+
+The text half (lexical, symbols, catalogue, and whatever vectors the cache has) publishes first, so that search answers
+within seconds; vectors follow in generations that share its files. A build that stops, however it stops, leaves the
+last published generation serving and its vectors in the cache: the next one goes on from there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+from codeintel_rev.config.settings import Settings
+from codeintel_rev.encoders.dense import DenseEncoder, open_encoder
+from codeintel_rev.indexing.progress import Report, Stopwatch
+from codeintel_rev.indexing.source import SourceTree, scan
+from codeintel_rev.indexing.text_stage import COMPONENTS, LEXICAL_DIRECTORY, inputs_of, write_text
+from codeintel_rev.indexing.vector_stage import CHECKPOINT, Vectors, vectors_of
+from codeintel_rev.io.drafts import Draft
+from codeintel_rev.io.duckdb_catalog import build_catalog
+from codeintel_rev.io.generations import GenerationStore
+from codeintel_rev.io.manifest import Manifest, Stage
+from codeintel_rev.io.parquet_store import CHUNKS, FILES, SYMBOLS, read_files
+from codeintel_rev.io.progress import clear_progress, write_progress
+from codeintel_rev.io.registry import Source, register
+from codeintel_rev.io.vector_cache import VectorCache
+from codeintel_rev.types import BuildProgress, Limit, ModelFingerprint
+
+TEXT_FILES = (CHUNKS, SYMBOLS, FILES, LEXICAL_DIRECTORY)
+CACHE = "cache/vectors.sqlite"
+ENGINES = ("duckdb", "faiss-cpu", "pyarrow", "tantivy", "tree-sitter")
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSummary:
+    """What a build did. `encoded` counts the chunks whose vector had to be made, `reasons` the files that were left out
+    or whose syntax could not be used, `repaired` what was not good on disk and had to be mended first."""
+
+    repo: str
+    generation: str
+    stage: str
+    changed: bool
+    counts: dict[str, int]
+    encoded: int
+    reasons: dict[str, int]
+    repaired: tuple[Limit, ...]
+    seconds: float
+
+
+def build(repo: str, root: Path, settings: Settings, *, on_progress: Report) -> BuildSummary:
+    """Bring the shard of `repo` up to date with the work tree at `root` and return what was done.
+
+    Nothing is published when nothing changed. Raises BuildInProgress, NotFound when `root` is no folder, and whatever
+    a stage raises; the last published generation is served meanwhile and afterwards.
+    """
+    started = time.monotonic()
+    tree = scan(root.resolve(), settings.source)
+    directory = register(settings.paths.data_dir, Source(repo, tree.root))
+    store = GenerationStore(directory)
+
+    def report(progress: BuildProgress) -> None:
+        write_progress(directory, progress)
+        on_progress(progress)
+
+    with store.builder_lock() as repaired:
+        before = store.current_id()
+        job = _Job(store, tree, settings, Stopwatch(report))
+        try:
+            manifest = job.run()
+        finally:
+            clear_progress(directory)
+        store.gc(settings.index.keep_generations)
+        left_out = Counter(row.reason for row in read_files(store.path_of(manifest.generation)) if row.reason)
+    return BuildSummary(
+        repo=repo,
+        generation=manifest.generation,
+        stage=manifest.stage,
+        changed=manifest.generation != before,
+        counts=manifest.counts,
+        encoded=job.encoded,
+        reasons=dict(left_out),
+        repaired=repaired,
+        seconds=time.monotonic() - started,
+    )
+
+
+class _Job:
+    """One build of one shard, under its lock."""
+
+    def __init__(self, store: GenerationStore, tree: SourceTree, settings: Settings, watch: Stopwatch) -> None:
+        self._store = store
+        self._tree = tree
+        self._settings = settings
+        self._watch = watch
+        self._text_counts: dict[str, int] = {}
+        self.encoded = 0
+
+    def run(self) -> Manifest:
+        """Publish what is missing and return the manifest that is current then."""
+        paths = self._settings.paths
+        inputs = inputs_of(self._tree, self._settings.chunking)
+        encoder = open_encoder(self._settings.embedding, paths.data_dir / "models")
+        current = self._current()
+        if current and (current.inputs, current.stage, current.model) == (inputs, "complete", _model(encoder)):
+            return current
+        draft = self._text(current, inputs)
+        if encoder is None:
+            return self._publish(draft, inputs, None, None)
+        with closing(VectorCache.open(paths.data_dir / CACHE, encoder.fingerprint)) as cache:
+            return self._with_vectors(draft, inputs, encoder, cache)
+
+    def _current(self) -> Manifest | None:
+        identity = self._store.current_id()
+        return None if identity is None else self._store.manifest(identity)
+
+    def _text(self, current: Manifest | None, inputs: str) -> Draft:
+        """Return a draft with the text half: the current generation's when its inputs are the same, else a new one."""
+        if current and current.inputs == inputs:
+            self._text_counts = {name: count for name, count in current.counts.items() if name != "vectors"}
+            return self._store.begin(current.generation, TEXT_FILES)
+        draft = self._store.begin(current.generation if current else None)
+        tell = partial(self._watch.tell, "parse")
+        self._text_counts = write_text(draft.path, self._store.repo, self._tree, self._settings.chunking, tell)
+        return draft
+
+    def _with_vectors(self, draft: Draft, inputs: str, encoder: DenseEncoder, cache: VectorCache) -> Manifest:
+        """Publish the draft with the vectors at hand, then the rest as they are encoded."""
+        vectors = vectors_of(draft.path, encoder.fingerprint.dim)
+        vectors.recall(cache)
+        # A few changed files are encoded in the time it takes to publish twice; a first index is not kept waiting.
+        waits = draft.parent is not None and vectors.missing <= CHECKPOINT
+        manifest = None if waits else self._publish(draft, inputs, vectors, encoder.fingerprint)
+        published = time.monotonic()
+        for made in vectors.encode(encoder, cache, partial(self._watch.tell, "encode")):
+            self.encoded += made
+            if vectors.missing and time.monotonic() - published < self._settings.index.publish_every_s:
+                continue
+            follower = draft if manifest is None else self._store.begin(manifest.generation, TEXT_FILES)
+            manifest = self._publish(follower, inputs, vectors, encoder.fingerprint)
+            published = time.monotonic()
+        return manifest or self._publish(draft, inputs, vectors, encoder.fingerprint)
+
+    def _publish(self, draft: Draft, inputs: str, vectors: Vectors | None, model: ModelFingerprint | None) -> Manifest:
+        count = vectors.count if vectors else 0
+        self._watch.tell("publish", 0, 1)
+        if vectors and count:
+            vectors.write(draft.path)
+        build_catalog(draft.path, parent=self._store.path_of(draft.parent) if draft.parent else None)
+        manifest = self._store.publish(
+            draft,
+            revision=self._tree.revision,
+            stage=_stage(vectors),
+            inputs=inputs,
+            model=model if count else None,
+            counts=self._text_counts | {"vectors": count},
+            components=COMPONENTS,
+            libraries={name: version(name) for name in ENGINES},
+        )
+        self._watch.tell("publish", 1, 1)
+        return manifest
+
+
+def _model(encoder: DenseEncoder | None) -> ModelFingerprint | None:
+    return encoder.fingerprint if encoder else None
+
+
+def _stage(vectors: Vectors | None) -> Stage:
+    if vectors is None or not vectors.missing:
+        return "complete"
+    return "partial" if vectors.count else "lexical"

@@ -1,0 +1,80 @@
+"""The ways a chunk can be found, each behind the same small interface.
+
+BM25, vectors, symbols and a test's fake are all Channels; a new one (SPLADE, late interaction) is one more class here
+and one more weight in `plan.WEIGHTS`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from codeintel_rev.errors import ChannelFailed
+from codeintel_rev.io.faiss_index import FaissIndex
+from codeintel_rev.io.lexical import LexicalIndex
+from codeintel_rev.io.vectors import VectorTable
+from codeintel_rev.retrieval.plan import Plan
+from codeintel_rev.types import Floats, Ranking, Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A planned query and, for the dense channel, its vector (dim,) of unit norm."""
+
+    plan: Plan
+    vector: Floats | None
+
+
+class Channel(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    def rank(self, question: Question, selection: Selection | None) -> Ranking:
+        """Return at most `question.plan.depth` chunks of the selection (None: of all), best first.
+
+        Raises ChannelFailed, or another CodeIntelError that says why this channel cannot answer.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Lexical:
+    """BM25 over code, path, symbol and header words."""
+
+    index: LexicalIndex
+    name: str = "lexical"
+
+    def rank(self, question: Question, selection: Selection | None) -> Ranking:
+        return self.index.search(question.plan.query, question.plan.depth, selection=selection)
+
+
+@dataclass(frozen=True, slots=True)
+class Symbols:
+    """Definitions of the names the query writes out."""
+
+    index: LexicalIndex
+    name: str = "symbols"
+
+    def rank(self, question: Question, selection: Selection | None) -> Ranking:
+        return self.index.symbols(question.plan.names, question.plan.depth, selection=selection)
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """Nearest vectors: candidates from FAISS, scores exact from the stored vectors (architecture.md law 5)."""
+
+    index: FaissIndex
+    vectors: VectorTable
+    name: str = "dense"
+
+    def rank(self, question: Question, selection: Selection | None) -> Ranking:
+        if question.vector is None:
+            raise ChannelFailed("the query has no vector.", "See the encoder's limit.")
+        allowed = None if selection is None else selection.chunk_ids
+        ids, _ = self.index.search(question.vector, question.plan.depth, allowed=allowed)
+        scores, found = self.vectors.scores(question.vector, ids)
+        ids, scores = ids[found], scores[found]
+        order = np.lexsort((ids, -scores))
+        return Ranking(self.name, ids[order], scores[order])

@@ -1,0 +1,94 @@
+"""From chunk ids to what is shown: outlines for ranking, then text, freshness and reasons of the few that stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from codeintel_rev.errors import GenerationMismatch
+from codeintel_rev.io.code_tokens import matched_terms
+from codeintel_rev.retrieval.fuse import Fused
+from codeintel_rev.retrieval.plan import Plan
+from codeintel_rev.retrieval.rank import Candidate, Ranked
+from codeintel_rev.retrieval.shard import Shard
+from codeintel_rev.types import Chunk, Contribution, Hit
+
+_MATCHED_TERMS_SHOWN = 6
+
+
+def candidates(fused: Fused, shards: Sequence[Shard]) -> list[Candidate]:
+    """Return the fused chunks as ranking sees them, in fused order."""
+    found: dict[int, Candidate] = {}
+    scores = dict(zip(fused.chunk_ids.tolist(), fused.scores.tolist(), strict=True))
+    for shard in shards:
+        own = fused.chunk_ids[np.isin(fused.chunk_ids, shard.outlines.chunk_ids)]
+        for outline in shard.outlines.of(own):
+            found[outline.chunk_id] = Candidate(
+                outline.chunk_id,
+                shard.repo,
+                outline.path,
+                outline.role,
+                outline.kind,
+                outline.defines,
+                scores[outline.chunk_id],
+            )
+    return [found[chunk_id] for chunk_id in scores]
+
+
+def hits(plan: Plan, ranked: Sequence[Ranked], fused: Fused, shards: Sequence[Shard]) -> tuple[Hit, ...]:
+    """Return the ranked chunks as hits, in ranking order. Raises GenerationMismatch when a chunk is not catalogued."""
+    chunks = _texts([int(fused.chunk_ids[place.row]) for place in ranked], shards)
+    by_repo = {shard.repo: shard for shard in shards}
+    return tuple(
+        _hit(plan, chunks[int(fused.chunk_ids[place.row])], place, fused.contributions(place.row), by_repo)
+        for place in ranked
+    )
+
+
+def _texts(chunk_ids: Sequence[int], shards: Sequence[Shard]) -> dict[int, Chunk]:
+    found: dict[int, Chunk] = {}
+    for shard in shards:
+        own = np.intersect1d(np.asarray(chunk_ids, np.int64), shard.outlines.chunk_ids)
+        chunks, missing = shard.catalog.hydrate(own) if len(own) else ([], [])
+        if missing:
+            raise GenerationMismatch(f"{len(missing)} ranked chunks of {shard.repo} are not in its catalogue.")
+        found.update((chunk.chunk_id, chunk) for chunk in chunks)
+    return found
+
+
+def _hit(
+    plan: Plan, chunk: Chunk, place: Ranked, contributions: dict[str, Contribution], shards: dict[str, Shard]
+) -> Hit:
+    shard = shards[chunk.repo]
+    return Hit(
+        chunk_id=chunk.chunk_id,
+        repo=chunk.repo,
+        path=chunk.path,
+        start_line=chunk.start_line,
+        end_line=chunk.end_line,
+        language=chunk.language,
+        symbol=chunk.symbol,
+        kind=chunk.kind,
+        snippet=chunk.text,
+        score=place.score,
+        freshness=shard.worktree.freshness(chunk.path, chunk.start_line, chunk.text),
+        commit=shard.generation.manifest.revision.commit,
+        why=(*_channel_reasons(plan, chunk, contributions), *place.why),
+        contributions=contributions,
+    )
+
+
+def _channel_reasons(plan: Plan, chunk: Chunk, contributions: dict[str, Contribution]) -> list[str]:
+    """Return one phrase a channel, strongest contribution first."""
+    strongest = sorted(contributions.items(), key=lambda item: (-item[1].contribution, item[0]))
+    return [_reason(name, part, plan, chunk) for name, part in strongest]
+
+
+def _reason(name: str, part: Contribution, plan: Plan, chunk: Chunk) -> str:
+    if name == "lexical":
+        terms = matched_terms(plan.query, f"{chunk.path} {chunk.symbol} {chunk.header} {chunk.text}")
+        return f"words {', '.join(terms[:_MATCHED_TERMS_SHOWN])} (lexical #{part.rank})"
+    if name == "dense":
+        return f"similar meaning, cosine {part.score:.2f} (dense #{part.rank})"
+    return f"{name} #{part.rank}"

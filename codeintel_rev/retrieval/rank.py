@@ -1,0 +1,174 @@
+"""What is known about code, applied to a fused ranking: each signal a pure function with one weight and one phrase.
+
+The fused score says how well a chunk's *words* fit. These signals say what an engineer would look at next: is the name
+asked for defined here, does the file bear the name of the thing, do its neighbours match too, is it only a test?
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import PurePosixPath
+
+from codeintel_rev.io.code_tokens import tokenize
+from codeintel_rev.retrieval.plan import Plan
+from codeintel_rev.types import Role
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """What ranking needs to know of a fused chunk. `score` is the fused one, in [0, 1]."""
+
+    chunk_id: int
+    repo: str
+    path: str
+    role: Role
+    kind: str
+    defines: tuple[str, ...]
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A candidate's place in the final order: its row in the fused ranking, final score and the reasons for it."""
+
+    row: int
+    score: float
+    why: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The query as the signals see it: content words folded as the lexical index folds them, and names as written."""
+
+    words: frozenset[str]
+    names: frozenset[str]
+    roles: frozenset[Role]
+
+
+# Words that say how a question is put, not what it is about.
+_FRAME_WORDS = frozenset(
+    "a an and are as at be by can do does for from get how if in into is it its of on or so that the their them then"
+    " there these this to used uses using was were what when where which who why will with work works you".split()
+)
+_ROLE_WORDS = {
+    Role.TEST: frozenset(("test", "tests", "testing", "spec", "fixture", "fixtures")),
+    Role.EXAMPLE: frozenset(("example", "examples", "demo", "sample")),
+    Role.DOCS: frozenset(("docs", "documentation", "readme", "changelog", "tutorial", "guide")),
+    Role.VENDORED: frozenset(("vendor", "vendored", "third")),
+    Role.GENERATED: frozenset(("generated",)),
+}
+_ROLE_FACTORS = {
+    Role.TEST: 0.7,
+    Role.EXAMPLE: 0.8,
+    Role.DOCS: 0.9,
+    Role.CONFIG: 0.9,
+    Role.GENERATED: 0.7,
+    Role.VENDORED: 0.6,
+}
+
+
+def understand(plan: Plan) -> Asked:
+    """Return what the query is about, and the roles of files it asks for by name."""
+    words = frozenset(word for word in tokenize(plan.query) if word not in _FRAME_WORDS)
+    names = frozenset(name.replace("::", ".").rsplit(".", 1)[-1] for name in plan.names)
+    return Asked(words, names, frozenset(role for role, asking in _ROLE_WORDS.items() if asking & words))
+
+
+def name_defined(asked: Asked, candidate: Candidate) -> float:
+    """1 when a name written in the query is defined here, .7 when only its case differs."""
+    defined = {name.rsplit(".", 1)[-1] for name in candidate.defines}
+    if asked.names & defined:
+        return 1.0
+    folded = {name.casefold() for name in defined}
+    return 0.7 if any(name.casefold() in folded for name in asked.names) else 0.0
+
+
+def definition_words(asked: Asked, candidate: Candidate) -> float:
+    """How well the words of the best fitting defined name and of the query cover each other, in [0, 1]."""
+    return max((_agreement(asked.words, _words(name)) for name in candidate.defines), default=0.0)
+
+
+def path_words(asked: Asked, candidate: Candidate) -> float:
+    """How well the file's stem, or to half the degree its folders, and the query cover each other, in [0, 1]."""
+    path = PurePosixPath(candidate.path)
+    folder = max((_agreement(asked.words, _words(part)) for part in path.parts[:-1]), default=0.0)
+    return max(_agreement(asked.words, _words(path.stem)), folder / 2)
+
+
+def _agreement(asked: frozenset[str], name: frozenset[str]) -> float:
+    """Return the geometric mean of the shares that two sets of words have in common."""
+    common = len(asked & name)
+    return common / (len(asked) * len(name)) ** 0.5 if common else 0.0
+
+
+@lru_cache(maxsize=65_536)
+def _words(name: str) -> frozenset[str]:
+    return frozenset(tokenize(name))
+
+
+def file_coherence(candidates: Sequence[Candidate]) -> list[float]:
+    """Return per candidate the share of the best file's total that its own file gathered, in [0, 1]."""
+    totals: dict[tuple[str, str], float] = defaultdict(float)
+    for candidate in candidates:
+        totals[candidate.repo, candidate.path] += candidate.score
+    best = max(totals.values(), default=0.0)
+    return [totals[c.repo, c.path] / best if best else 0.0 for c in candidates]
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    name: str
+    weight: float
+    phrase: str
+    measure: Callable[[Asked, Candidate], float]
+
+
+# One table; chosen on the bench sets, ablation in docs/quality.md. Weights are on the scale of the fused score, [0, 1].
+SIGNALS = (
+    Signal("name_defined", 0.6, "defines the name asked for", name_defined),
+    Signal("definition_words", 0.25, "defines a name made of the query's words", definition_words),
+    Signal("path_words", 0.25, "its path is made of the query's words", path_words),
+)
+COHERENCE = 0.2
+SATURATION = 0.5
+_WORTH_SAYING = 0.4
+
+
+def rank(plan: Plan, candidates: Sequence[Candidate]) -> list[Ranked]:
+    """Return every candidate in final order, best first, with its reasons; ties keep the fused order.
+
+    `candidates` must be in fused order. score = (fused + Σ weight · signal) · role factor, then each further hit of one
+    file is worth less, so that one file does not fill the answer.
+    """
+    asked = understand(plan)
+    coherence = file_coherence(candidates)
+    scored = [_scored(asked, candidate, share) for candidate, share in zip(candidates, coherence, strict=True)]
+    return _spread(candidates, scored)
+
+
+def _scored(asked: Asked, candidate: Candidate, coherence: float) -> tuple[float, tuple[str, ...]]:
+    total, why = candidate.score + COHERENCE * coherence, []
+    for signal in SIGNALS:
+        if value := signal.measure(asked, candidate):
+            total += signal.weight * value
+            if value >= _WORTH_SAYING:
+                why.append(signal.phrase)
+    factor = 1.0 if candidate.role in asked.roles else _ROLE_FACTORS.get(candidate.role, 1.0)
+    if factor < 1.0:
+        why.append(f"{candidate.role} file, counts {factor:g}")
+    return total * factor, tuple(why)
+
+
+def _spread(candidates: Sequence[Candidate], scored: Sequence[tuple[float, tuple[str, ...]]]) -> list[Ranked]:
+    """Lower the n-th hit of a file, counted by score, by `SATURATION` to the n."""
+    seen: Counter[tuple[str, str]] = Counter()
+    spread = []
+    for row in sorted(range(len(candidates)), key=lambda row: (-scored[row][0], row)):
+        score, why = scored[row]
+        place = candidates[row].repo, candidates[row].path
+        spread.append(Ranked(row, score * SATURATION ** seen[place], why))
+        seen[place] += 1
+    return sorted(spread, key=lambda ranked: (-ranked.score, ranked.row))

@@ -1,0 +1,130 @@
+"""One query, from text to hits: plan → scope → channels → fuse → rank → hydrate. Start reading here.
+
+Every shard given is one leased generation, so nothing an answer holds is mixed. A channel that fails or is late becomes
+a Limit and the others answer; nothing else is caught.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from codeintel_rev.encoders.dense import DenseEncoder
+from codeintel_rev.errors import DeadlineExceeded, EncoderFailed
+from codeintel_rev.retrieval.channels import Question
+from codeintel_rev.retrieval.fanout import Task, gather
+from codeintel_rev.retrieval.fuse import fuse
+from codeintel_rev.retrieval.hydrate import candidates, hits
+from codeintel_rev.retrieval.plan import Plan, make_plan
+from codeintel_rev.retrieval.rank import rank
+from codeintel_rev.retrieval.shard import Shard
+from codeintel_rev.types import Floats, Limit, Ranking, Scope, SearchResult, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Milliseconds the channels together and the whole query may take, and how many chunks each channel offers."""
+
+    channels_ms: float
+    total_ms: float
+    candidates: int
+
+
+def search(
+    query: str,
+    scope: Scope,
+    limit: int,
+    *,
+    shards: Sequence[Shard],
+    encoder: DenseEncoder | None,
+    executor: Executor,
+    budget: Budget,
+) -> SearchResult:
+    """Return at most `limit` hits, best first. Same generations, same query: same hits in the same order.
+
+    Raises InvalidArgument for a query without a word, DeadlineExceeded.
+    """
+    journal = _Journal(time.monotonic() + budget.total_ms / 1000)
+    with journal.stage("plan"):
+        plan = make_plan(query, max(budget.candidates, limit))
+    with journal.stage("scope"):
+        tasks = _tasks(shards, scope, plan)
+    rankings = _rankings(plan, tasks, encoder=encoder, executor=executor, budget=budget, journal=journal)
+    with journal.stage("fuse"):
+        fused = fuse(rankings, plan.weights)
+    with journal.stage("rank"):
+        ranked = rank(plan, candidates(fused, shards))[:limit]
+    with journal.stage("hydrate"):
+        found = hits(plan, ranked, fused, shards)
+    return SearchResult(
+        hits=found,
+        plan=plan.query_class.value,
+        channels=fused.channels,
+        stages=tuple(journal.stages),
+        limits=(*(limit for shard in shards for limit in shard.limits), *journal.limits),
+        scope=scope,
+        generations={shard.repo: shard.generation.manifest.generation for shard in shards},
+    )
+
+
+@dataclass(slots=True)
+class _Journal:
+    """What happened on the way: stages as they end, limits as they are met."""
+
+    deadline: float
+    stages: list[Stage] = field(default_factory=list)
+    limits: list[Limit] = field(default_factory=list)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time a stage. Raises DeadlineExceeded when it would start too late."""
+        started = time.monotonic()
+        if started >= self.deadline:
+            raise DeadlineExceeded(f"no time was left for {name}.", "Narrow the scope or allow more time.")
+        yield
+        self.stages.append(Stage(name, (time.monotonic() - started) * 1000, "ok"))
+
+
+def _tasks(shards: Sequence[Shard], scope: Scope, plan: Plan) -> list[Task]:
+    """Return the channels that count for this plan, each with the scope of its shard pushed down."""
+    return [
+        Task(shard.repo, channel, selection)
+        for shard, selection in ((shard, shard.catalog.select(scope)) for shard in shards)
+        for channel in shard.channels
+        if plan.weights.get(channel.name, 0.0) > 0
+    ]
+
+
+def _rankings(
+    plan: Plan,
+    tasks: Sequence[Task],
+    *,
+    encoder: DenseEncoder | None,
+    executor: Executor,
+    budget: Budget,
+    journal: _Journal,
+) -> tuple[Ranking, ...]:
+    question = Question(plan, _query_vector(plan, tasks, encoder, journal))
+    if question.vector is None:
+        tasks = [task for task in tasks if task.channel.name != "dense"]
+    deadline = min(journal.deadline, time.monotonic() + budget.channels_ms / 1000)
+    gathered = gather(question, tasks, executor, deadline=deadline, budget_ms=budget.channels_ms)
+    journal.stages.extend(gathered.stages)
+    journal.limits.extend(gathered.limits)
+    return gathered.rankings
+
+
+def _query_vector(plan: Plan, tasks: Sequence[Task], encoder: DenseEncoder | None, journal: _Journal) -> Floats | None:
+    """Return the query's vector (dim,), None when nothing asks for one or the encoder fails (then a Limit says so)."""
+    if encoder is None or not any(task.channel.name == "dense" for task in tasks):
+        return None
+    with journal.stage("encode"):
+        try:
+            vector: Floats = encoder.encode_queries([plan.query])[0]
+            return vector
+        except EncoderFailed as error:
+            journal.limits.append(Limit(error.slug, "encode", error.detail, "Lexical and symbol channels answered."))
+    return None

@@ -1,0 +1,130 @@
+"""Every repository served here, as one Searcher: opened lazily verified, swapped under load, searched together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from codeintel_rev.config.settings import Settings
+from codeintel_rev.encoders.dense import DenseEncoder
+from codeintel_rev.errors import IndexUnavailable, NotFound
+from codeintel_rev.io.generation_reader import GenerationReader
+from codeintel_rev.io.leases import Generation
+from codeintel_rev.io.live import LiveGeneration
+from codeintel_rev.io.progress import read_progress
+from codeintel_rev.io.registry import repositories, repository_directory, source_of
+from codeintel_rev.io.worktree import Worktree
+from codeintel_rev.retrieval.search import Budget, search
+from codeintel_rev.retrieval.shard import Shard, open_shard
+from codeintel_rev.types import BuildProgress, Limit, Revision, Scope, SearchResult, ShardStatus
+
+CHANNELS_A_SHARD = 3
+
+
+class Shards:
+    """The shards below `data_dir`. `refresh` finds new repositories and new generations; everything else only reads."""
+
+    def __init__(self, data_dir: Path, encoder: DenseEncoder | None, settings: Settings) -> None:
+        self._data_dir = data_dir
+        self._encoder = encoder
+        self._settings = settings
+        self._live: dict[str, LiveGeneration[Shard]] = {}
+        retrieval = settings.retrieval
+        self._budget = Budget(retrieval.channel_deadline_ms, retrieval.request_deadline_ms, retrieval.candidates)
+        threads = CHANNELS_A_SHARD * settings.limits.concurrent_calls
+        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="channel")
+
+    def refresh(self) -> None:
+        """Open what was newly published. Hashes files, so it is called off the request path."""
+        for repo in repositories(self._data_dir):
+            if repo not in self._live:
+                directory = repository_directory(self._data_dir, repo)
+                self._live[repo] = LiveGeneration(GenerationReader(directory), self._open)
+            self._live[repo].refresh()
+
+    def search(self, query: str, scope: Scope, limit: int, *, deadline_ms: float) -> SearchResult:
+        budget = Budget(self._budget.channels_ms, min(deadline_ms, self._budget.total_ms), self._budget.candidates)
+        with self.lease(scope.repos) as shards:
+            return search(
+                query,
+                scope,
+                limit,
+                shards=shards,
+                encoder=self._encoder,
+                executor=self._executor,
+                budget=budget,
+            )
+
+    @contextmanager
+    def lease(self, repos: Sequence[str]) -> Iterator[list[Shard]]:
+        """Hold the shards of `repos` (empty: all that can be served), by name, for the block.
+
+        Raises NotFound for a repository that is not served, IndexUnavailable when one that was named, or every one,
+        has no usable generation.
+        """
+        unknown = sorted(set(repos) - self._live.keys())
+        if unknown:
+            raise NotFound(f"repository {unknown[0]} is not served here.", "index_status names those that are.")
+        with ExitStack() as held:
+            yield self._held(sorted(repos or self._live), bool(repos), held)
+
+    def _held(self, repos: Sequence[str], named: bool, held: ExitStack) -> list[Shard]:
+        shards = []
+        failure: IndexUnavailable | None = None
+        for repo in repos:
+            try:
+                shards.append(held.enter_context(self._live[repo].acquire()))
+            except IndexUnavailable as error:
+                failure = error
+                if named:
+                    raise
+        if not shards:
+            raise failure or IndexUnavailable("no repository is indexed here yet.", "Run `codeintel index PATH`.")
+        return shards
+
+    def status(self) -> tuple[ShardStatus, ...]:
+        return tuple(self._status(repo, live) for repo, live in sorted(self._live.items()))
+
+    def close(self) -> None:
+        for live in self._live.values():
+            live.close()
+        self._executor.shutdown(cancel_futures=True)
+
+    def _open(self, generation: Generation) -> Shard:
+        source = source_of(repository_directory(self._data_dir, generation.manifest.repo))
+        model = self._encoder.fingerprint if self._encoder else None
+        return open_shard(generation, Worktree(source.root), model, self._settings.duckdb)
+
+    def _status(self, repo: str, live: LiveGeneration[Shard]) -> ShardStatus:
+        building = read_progress(repository_directory(self._data_dir, repo))
+        try:
+            with live.acquire() as shard:
+                return _served(shard, live.limits, building)
+        except IndexUnavailable:
+            state = "building" if building else "down" if _was_published(live) else "empty"
+            return ShardStatus(repo, state, "", "", "", Revision("", "", False), {}, 0.0, None, building, live.limits)
+
+
+def _was_published(live: LiveGeneration[Shard]) -> bool:
+    return any(limit.code in ("index-corrupt", "index-incompatible") for limit in live.limits)
+
+
+def _served(shard: Shard, live_limits: tuple[Limit, ...], building: BuildProgress | None) -> ShardStatus:
+    manifest = shard.generation.manifest
+    chunks = manifest.counts["chunks"]
+    limits = tuple(dict.fromkeys((*shard.limits, *live_limits)))
+    return ShardStatus(
+        repo=shard.repo,
+        state="building" if building else "degraded" if limits else "ready",
+        generation=manifest.generation,
+        parent=manifest.parent or "",
+        published_at=manifest.created_at,
+        revision=manifest.revision,
+        counts=manifest.counts,
+        vector_coverage=manifest.counts["vectors"] / chunks if chunks else 1.0,
+        model=manifest.model,
+        building=building,
+        limits=limits,
+    )
