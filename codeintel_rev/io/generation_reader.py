@@ -135,6 +135,7 @@ class GenerationReader:
             return opened
 
     def path_of(self, identity: str) -> Path:
+        """Return where generation `identity` lies or would lie. Raises GenerationGone for what is no generation id."""
         if not _ULID.fullmatch(identity):
             raise GenerationGone(f"{identity!r} is not a generation id.", "List them with `indexctl ls`.")
         return self.directory / "generations" / identity
