@@ -57,6 +57,7 @@ MAX_PUSHED_IDS = 5_000
 # One thread: the same chunks in the same order give the same segments, and indexing is bound by Python's tokenizer.
 _WRITER_THREADS = 1
 _WRITER_HEAP_BYTES = 128 * 1024 * 1024
+_NEARLY_FULL_BYTES = 1024 * 1024
 _TOKENS = "tokens"
 _RAW = "raw"
 # All that tantivy tells of a failure's kind are the words of its message.
@@ -89,10 +90,11 @@ class LexicalWriter:
     """
 
     def __init__(self, directory: Path) -> None:
-        """Raises IndexIncompatible for an index of another format, IndexCorrupt, StorageFailed."""
+        """Raises IndexIncompatible for an index of another format, IndexCorrupt, InsufficientStorage, StorageFailed."""
         self._directory = directory
-        with _mapped(StorageFailed, "lexical index cannot be written"):
+        with _mapped(StorageFailed, "cannot create the lexical index"):
             directory.mkdir(parents=True, exist_ok=True)
+        with self._writing("open"):
             index = _open(directory) if tantivy.Index.exists(str(directory)) else _create(directory)
             self._writer = index.writer(_WRITER_HEAP_BYTES, _WRITER_THREADS)
 
@@ -106,26 +108,39 @@ class LexicalWriter:
         if error is not None:
             del self._writer
             return
-        with _mapped(StorageFailed, "lexical index cannot be closed"):
+        with self._writing("close"):
             self._writer.wait_merging_threads()
             for lock in self._directory.glob(".tantivy-*.lock"):
                 lock.unlink()
 
     def add(self, chunk: Chunk, defined: Sequence[Definition]) -> None:
         """Add a chunk and the definitions that start in it. REQUIRES: no chunk of that id is in the index."""
-        with _mapped(StorageFailed, "chunk cannot be added to the lexical index"):
+        with self._writing("add to"):
             self._writer.add_document(_document(chunk, defined))
 
     def delete(self, chunk_ids: Ids) -> None:
         """Delete chunks; an id that is not in the index is no error."""
-        with _mapped(StorageFailed, "chunk cannot be deleted from the lexical index"):
+        with self._writing("delete from"):
             for chunk_id in chunk_ids.tolist():
                 self._writer.delete_documents_by_term("chunk_id", chunk_id)
 
     def commit(self) -> None:
         """Make everything added and deleted so far durable and visible to the next reader, or nothing of it."""
-        with _mapped(StorageFailed, "lexical index cannot be committed"):
+        with self._writing("commit"):
             self._writer.commit()
+
+    @contextmanager
+    def _writing(self, action: str) -> Iterator[None]:
+        """Raise InsufficientStorage or StorageFailed. Of a worker thread's error tantivy keeps not even the words."""
+        try:
+            with _mapped(StorageFailed, f"cannot {action} the lexical index"):
+                yield
+        except StorageFailed as failure:
+            if shutil.disk_usage(self._directory).free < _NEARLY_FULL_BYTES:
+                raise InsufficientStorage(
+                    f"cannot {action} the lexical index: the disk is full.", "Free space."
+                ) from failure
+            raise
 
 
 class LexicalIndex:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import tantivy
 
-from codeintel_rev.errors import CodeIntelError, IndexCorrupt, IndexIncompatible, StorageFailed
+from codeintel_rev.errors import CodeIntelError, IndexCorrupt, IndexIncompatible, InsufficientStorage, StorageFailed
 from codeintel_rev.io.lexical import LexicalIndex, LexicalWriter
 from codeintel_rev.types import Chunk, Role
 
@@ -104,6 +105,27 @@ def test_a_child_generation_made_of_hard_links_leaves_its_parent_as_it_was(tmp_p
     assert contents(index) == before
     assert reader.chunk_ids().tolist() == LexicalIndex.open(index).chunk_ids().tolist() == list(range(30))
     assert LexicalIndex.open(child).chunk_ids().tolist() == list(range(300, 330))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place]
+    if os.geteuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def test_a_full_disk_keeps_what_was_committed(small_disk: Path) -> None:
+    """F06."""
+    directory = write(small_disk / "index", range(30))
+
+    with pytest.raises(InsufficientStorage):
+        write(directory, range(100, 100_000))
+
+    assert LexicalIndex.open(directory).chunk_ids().tolist() == list(range(30))
 
 
 def test_reading_writes_nothing_into_the_directory(index: Path) -> None:
