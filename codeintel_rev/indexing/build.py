@@ -73,6 +73,7 @@ def build(repo: str, root: Path, settings: Settings, *, on_progress: Report) -> 
         try:
             manifest = job.run()
         finally:
+            job.abandon()
             clear_progress(directory)
         store.gc(settings.index.keep_generations)
         left_out = Counter(row.reason for row in read_files(store.path_of(manifest.generation)) if row.reason)
@@ -97,6 +98,7 @@ class _Job:
         self._tree = tree
         self._settings = settings
         self._watch = watch
+        self._draft: Draft | None = None
         self._text_counts: dict[str, int] = {}
         self.encoded = 0
 
@@ -114,6 +116,15 @@ class _Job:
         with closing(VectorCache.open(paths.data_dir / CACHE, encoder.fingerprint)) as cache:
             return self._with_vectors(draft, inputs, encoder, cache)
 
+    def abandon(self) -> None:
+        """Remove what was begun and not published: a full disk is not left full."""
+        if self._draft:
+            self._store.abandon(self._draft)
+
+    def _begin(self, parent: str | None, link: tuple[str, ...] = ()) -> Draft:
+        self._draft = self._store.begin(parent, link)
+        return self._draft
+
     def _current(self) -> Manifest | None:
         identity = self._store.current_id()
         return None if identity is None else self._store.manifest(identity)
@@ -122,8 +133,8 @@ class _Job:
         """Return a draft with the text half: the current generation's when its inputs are the same, else a new one."""
         if current and current.inputs == inputs:
             self._text_counts = {name: count for name, count in current.counts.items() if name != "vectors"}
-            return self._store.begin(current.generation, TEXT_FILES)
-        draft = self._store.begin(current.generation if current else None)
+            return self._begin(current.generation, TEXT_FILES)
+        draft = self._begin(current.generation if current else None)
         tell = partial(self._watch.tell, "parse")
         self._text_counts = write_text(draft.path, self._store.repo, self._tree, self._settings.chunking, tell)
         return draft
@@ -140,7 +151,7 @@ class _Job:
             self.encoded += made
             if vectors.missing and time.monotonic() - published < self._settings.index.publish_every_s:
                 continue
-            follower = draft if manifest is None else self._store.begin(manifest.generation, TEXT_FILES)
+            follower = draft if manifest is None else self._begin(manifest.generation, TEXT_FILES)
             manifest = self._publish(follower, inputs, vectors, encoder.fingerprint)
             published = time.monotonic()
         return manifest or self._publish(draft, inputs, vectors, encoder.fingerprint)
@@ -156,11 +167,12 @@ class _Job:
             revision=self._tree.revision,
             stage=_stage(vectors),
             inputs=inputs,
-            model=model if count else None,
+            model=model,
             counts=self._text_counts | {"vectors": count},
             components=COMPONENTS,
             libraries={name: version(name) for name in ENGINES},
         )
+        self._draft = None
         self._watch.tell("publish", 1, 1)
         return manifest
 

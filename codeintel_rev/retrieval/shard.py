@@ -59,15 +59,17 @@ def open_shard(
 
 def _open_dense(generation: Generation, model: ModelFingerprint | None) -> tuple[list[Dense], list[Limit]]:
     manifest = generation.manifest
-    if model is None or manifest.model is None:
-        return [], [] if model is None else [_not_encoded(manifest.repo, 0, manifest.counts["chunks"])]
+    if model is None:
+        return [], []
+    vectors, chunks = manifest.counts["vectors"], manifest.counts["chunks"]
+    limits = [_not_encoded(manifest.repo, vectors, chunks)] if vectors < chunks else []
+    if manifest.model is None or not vectors:
+        return [], limits
     try:
         _check_model(manifest.model, model)
     except IndexIncompatible as error:
         return [], [Limit(error.slug, "dense", f"{manifest.repo}: {error.detail}", error.hint)]
-    dense = Dense(FaissIndex.open(generation.path, model.dim), VectorTable.open(generation.path, model.dim))
-    vectors, chunks = manifest.counts["vectors"], manifest.counts["chunks"]
-    return [dense], [_not_encoded(manifest.repo, vectors, chunks)] if vectors < chunks else []
+    return [Dense(FaissIndex.open(generation.path, model.dim), VectorTable.open(generation.path, model.dim))], limits
 
 
 def _check_model(indexed: ModelFingerprint, serving: ModelFingerprint) -> None:
