@@ -5,6 +5,7 @@ from __future__ import annotations
 from tree_sitter import Node, TreeCursor
 
 from codeintel_rev.indexing.definition_rules import TRANSPARENT
+from codeintel_rev.indexing.definition_text import first_named
 from codeintel_rev.indexing.definitions import MAX_DEPTH, heading_level, last_row
 
 NO_CUT = 255
@@ -58,7 +59,7 @@ def _walk(cursor: TreeCursor, source: bytes, levels: bytearray) -> None:
 def _level(node: Node, depth: int) -> int:
     """Return the level of a cut before `node`: in prose headings count by their rank, all else lies below them."""
     if node.type == "section":
-        heading = node.named_child(0)
+        heading = first_named(node)
         return heading_level(heading) if heading and heading.type.endswith("_heading") else depth
     if node.type == "setext_heading":
         return heading_level(node)

@@ -68,11 +68,15 @@ def comment_text(lines: Sequence[str]) -> str:
 def docstring(node: Node) -> str:
     """Return the string a Python body begins with, as one line; "" when there is none."""
     body = node.child_by_field_name("body")
-    first = body.named_child(0) if body else None
-    string = first.named_child(0) if first and first.type == "expression_statement" else first
+    first = first_named(body) if body else None
+    string = first_named(first) if first and first.type == "expression_statement" else first
     if string is None or string.type != "string":
         return ""
     return collapse(_STRING_EDGES.sub("", _text(string)), DOC_CHARS)
+
+
+def first_named(node: Node) -> Node | None:
+    return node.named_child(0) if node.named_child_count else None
 
 
 def _name_text(node: Node, path: str) -> str:
@@ -97,7 +101,7 @@ def _step(node: Node, step: str) -> Node | None:
 
 def _child(node: Node, step: str) -> Node | None:
     if step == "*" or node.type in _UNFIELDED_DECLARATORS:
-        return node.named_child(0)
+        return first_named(node)
     by_field = node.child_by_field_name(step)
     return by_field or next((child for child in node.children if child.type == step), None)
 

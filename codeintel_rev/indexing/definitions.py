@@ -152,7 +152,9 @@ def _kind_within(kind: str, name: str, parent: Region | None) -> str:
     if kind in {"variable", "field"} and name.rpartition(".")[2].isupper():
         return "constant"
     owned = parent is not None and parent.kind in TYPES | VALUES | {SCOPE}
-    return {"function": "method", "variable": "field"}.get(kind, kind) if owned else kind
+    if kind == "function" and (owned or "." in name):
+        return "method"
+    return "field" if kind == "variable" and owned else kind
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,18 @@ _BATCH_BYTES = 64 * 1024  # Small files share a message.
 _BATCH_FILES = 16
 _BATCHES_AHEAD = 4  # Per worker, so that one slow file does not idle the others; bounds what is held in memory.
 
-# tree-sitter aborts when an allocation fails; Python says so and exits.
-_MEMORY_EXITS = frozenset({parse_worker.OUT_OF_MEMORY, -signal.SIGABRT})
+
+@dataclass(frozen=True, slots=True)
+class _Death:
+    """How a worker ended: its exit code, negative when a signal did it, and the most memory it held, in MiB."""
+
+    exit_code: int
+    resident_mb: float
+
+    def from_memory(self, limit_mb: int) -> bool:
+        """Say whether memory was the reason: Python exits with a code of its own, but tree-sitter aborts or
+        dereferences null when an allocation fails, and only the memory held tells that from another crash."""
+        return self.exit_code == parse_worker.OUT_OF_MEMORY or self.resident_mb >= limit_mb / 2
 
 
 @dataclass(slots=True)
@@ -56,11 +66,14 @@ class _Worker:
     jobs: deque[_Job] = field(default_factory=deque)
     since: float = 0.0
 
-    def kill(self) -> int:
-        """End the process, be it hung or stopped, and return its exit code: negative when a signal ended it."""
-        self.process.kill()
+    def kill(self) -> _Death:
+        """End the process, be it hung, stopped or dead already."""
+        os.kill(self.process.pid, signal.SIGKILL)  # Popen.kill would reap a dead one, and its usage with it.
         self.pipe.close()
-        return self.process.wait()
+        _, status, usage = os.wait4(self.process.pid, 0)
+        self.process.returncode = os.waitstatus_to_exitcode(status)
+        unit = 1024 if sys.platform == "linux" else 1024 * 1024
+        return _Death(self.process.returncode, usage.ru_maxrss / unit)
 
 
 class ParsePool:
@@ -122,7 +135,9 @@ class ParsePool:
         worker.jobs.extend(batch)
         try:
             worker.pipe.send([job.file for job in batch])
-        except OSError:  # It died, or was stopped and never read.
+        except BlockingIOError:  # It was stopped and never read.
+            self._replace(worker, TIMEOUT, done)
+        except OSError:
             self._replace(worker, CRASH, done)
         else:
             worker.since = time.monotonic()
@@ -155,13 +170,13 @@ class ParsePool:
 
         A crash may be another's doing (the kernel's memory killer), a second one is the file's.
         """
-        exit_code = worker.kill()
+        death = worker.kill()
         fresh = self._launch()
         self._workers[self._workers.index(worker)] = fresh
         self._await_ready(fresh)
         culprit, *rest = worker.jobs
         if note == TIMEOUT or culprit.retried:
-            reason = MEMORY if note == CRASH and exit_code in _MEMORY_EXITS else note
+            reason = MEMORY if note == CRASH and death.from_memory(self._memory_mb) else note
             done[culprit.index] = chunk_by_lines(self._repo, culprit.file, self._max_tokens, reason)
         else:
             culprit.retried = True
@@ -194,7 +209,7 @@ class ParsePool:
                 return
         except (EOFError, OSError):
             pass
-        exit_code = worker.kill()
+        exit_code = worker.kill().exit_code
         raise ParseFailed(
             f"a parse worker did not start: {sys.executable} ended with {exit_code}.",
             "Its standard error says why; chunking.parse_memory_mb may be too low.",
