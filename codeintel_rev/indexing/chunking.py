@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from codeintel_rev.indexing.cut_points import cut_levels
 from codeintel_rev.indexing.definition_rules import PROSE, SCOPE
 from codeintel_rev.indexing.definitions import Region, definitions, outline
-from codeintel_rev.indexing.grammars import LANGUAGES, parser
+from codeintel_rev.indexing.grammars import LANGUAGES, parse
 from codeintel_rev.indexing.identity import mint_all
 from codeintel_rev.indexing.split_merge import Piece, Rows, pieces, windows
 from codeintel_rev.indexing.token_estimate import running_totals
@@ -54,7 +54,7 @@ def chunk_file(repo: str, file: SourceFile, max_tokens: int) -> ParsedFile:
         return chunk_by_lines(repo, file, max_tokens)
     source = file.text.encode("utf-8", "replace")
     lines = file.text.split("\n")
-    root = parser(file.language).parse(source).root_node
+    root = parse(file.language, source)
     found = outline(root, source, file, lines)
     if found.error_rows > _ERROR_SHARE * len(lines):
         return chunk_by_lines(repo, file, max_tokens, "parse-errors")

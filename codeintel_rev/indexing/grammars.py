@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib import import_module
 
-from tree_sitter import Language, Parser
+from tree_sitter import Language, Node, Parser
 
 # language -> (module, function that returns the grammar)
 _GRAMMARS = {
@@ -43,6 +44,9 @@ _GRAMMARS = {
 
 LANGUAGES = tuple(_GRAMMARS)
 
+# `class CORE_API Name {`: without the preprocessor the macro reads as the class and the class as a function.
+_EXPORT_MACRO = re.compile(rb"\b((?:class|struct|union)\s+)([A-Z][A-Z0-9_]+)(?=\s+\w+(?:\s+final)?\s*[:{])")
+
 
 @cache
 def grammar(language: str) -> Language:
@@ -55,3 +59,10 @@ def grammar(language: str) -> Language:
 def parser(language: str) -> Parser:
     """Return the parser of one of LANGUAGES; it belongs to one thread at a time."""
     return Parser(grammar(language))
+
+
+def parse(language: str, source: bytes) -> Node:
+    """Return the root of the syntax tree; it has every byte and row of `source` where it was."""
+    if language in {"c", "cpp"}:
+        source = _EXPORT_MACRO.sub(lambda found: found[1] + b" " * len(found[2]), source)
+    return parser(language).parse(source).root_node

@@ -183,3 +183,12 @@ def test_methods_of_an_impl_are_named_after_the_type_and_the_impl_is_no_definiti
     found = defined("rust", "impl<T> Show for a::Bag<T> {\n    fn show(&self) {}\n}\n")
 
     assert {name: item.kind for name, item in found.items()} == {"a.Bag.show": "method"}
+
+
+def test_an_export_macro_does_not_hide_a_class() -> None:
+    found = defined("cpp", "class CORE_API Tensor final : public Base {\n  int size() { return 1; }\n};\n")
+
+    assert {name: item.signature for name, item in found.items()} == {
+        "Tensor": "class CORE_API Tensor final : public Base",
+        "Tensor.size": "int size()",
+    }
