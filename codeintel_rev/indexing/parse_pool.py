@@ -189,7 +189,8 @@ class ParsePool:
         self._bound_waiting(ours)
         fd = theirs.fileno()
         settings = (fd, self._repo, self._max_tokens, self._timeout_s, self._memory_mb)
-        command = [sys.executable, "-m", parse_worker.__name__, *map(str, settings)]
+        # -P: the current directory may be the repository that is indexed, and must not provide modules.
+        command = [sys.executable, "-P", "-m", parse_worker.__name__, *map(str, settings)]
         # Its output must not mix with a protocol on ours (MCP over stdio).
         quiet = subprocess.DEVNULL
         process = subprocess.Popen(command, pass_fds=[fd], stdin=quiet, stdout=quiet)

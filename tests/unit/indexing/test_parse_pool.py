@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from multiprocessing import Pipe
+from pathlib import Path
 
 import pytest
 
@@ -138,6 +139,14 @@ def test_a_worker_that_cannot_start_is_told_by_name(monkeypatch: pytest.MonkeyPa
         ParsePool("r", 60, 1, 1.0, 256),
     ):
         pass
+
+
+def test_modules_in_the_current_directory_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S20: `codeintel index .` in a hostile repository."""
+    (tmp_path / "numpy.py").write_text("raise SystemExit('owned')")
+    monkeypatch.chdir(tmp_path)
+
+    assert [file.note for file in parsed([source("a.py", "a = 1\n")])] == [""]
 
 
 def test_leaving_the_pool_ends_its_workers() -> None:
