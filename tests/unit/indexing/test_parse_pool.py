@@ -142,7 +142,7 @@ def test_a_worker_that_cannot_start_is_told_by_name(monkeypatch: pytest.MonkeyPa
 
 
 def test_modules_in_the_current_directory_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S20: `codeintel index .` in a hostile repository."""
+    """`codeintel index .` in a hostile repository must not run its code."""
     (tmp_path / "numpy.py").write_text("raise SystemExit('owned')")
     monkeypatch.chdir(tmp_path)
 
