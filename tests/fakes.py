@@ -12,7 +12,7 @@ from codeintel_rev.io.globs import PathMatcher
 from codeintel_rev.navigation.cursor import Cursor, check_served, decode, digest, encode
 from codeintel_rev.navigation.files import FileLines, list_paths
 from codeintel_rev.navigation.navigator import FoundText, ListedPaths, ReadLines
-from codeintel_rev.navigation.text import TextQuery, find_lines
+from codeintel_rev.navigation.text import TextQuery, find_lines, with_context
 from codeintel_rev.types import (
     BuildProgress,
     Contribution,
@@ -163,9 +163,9 @@ class FakeNavigator:
         question = digest(pattern, regex, case_sensitive)
         start = int(self._after(cursor, question) or 0)
         found = [
-            (repo, match)
+            (repo, with_context(match, self.corpus[repo][match.path].splitlines(), context_lines))
             for repo in (scope.repos or sorted(self.corpus))
-            for match in find_lines(self._rows(repo), query, 10_000, context_lines, None).matches
+            for match in find_lines(self._rows(repo), query, 10_000, None).matches
         ]
         more = self._cursor(str(start + limit), question) if len(found) > start + limit else None
         return FoundText(tuple(found[start : start + limit]), more, dict.fromkeys(self.corpus, self.generation))

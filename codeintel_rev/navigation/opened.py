@@ -16,7 +16,7 @@ from codeintel_rev.io.worktree import Worktree
 from codeintel_rev.navigation.cursor import Cursor, check_served, decode, digest, encode
 from codeintel_rev.navigation.files import list_paths, open_file
 from codeintel_rev.navigation.navigator import FoundText, ListedPaths, ReadLines
-from codeintel_rev.navigation.text import Row, TextMatch, TextQuery, find_lines, prefilter
+from codeintel_rev.navigation.text import Row, TextMatch, TextQuery, find_lines, prefilter, with_context
 from codeintel_rev.types import Scope, Selection
 
 _ROWS_A_FETCH = 256
@@ -70,9 +70,9 @@ class OpenedNavigator:
                 if place.repo < start.repo:
                     continue
                 after = (start.path, start.line) if place.repo == start.repo else ("", 0)
-                rows = self._rows(place, query, place.catalog.select(scope), after, context_lines)
-                page = find_lines(rows, query, limit - len(matches), context_lines, after)
-                matches += [(place.repo, match) for match in page.matches]
+                rows = self._rows(place, query, place.catalog.select(scope), after)
+                page = find_lines(rows, query, limit - len(matches), after)
+                matches += [(place.repo, match) for match in _in_context(page.matches, place.catalog, context_lines)]
                 if len(matches) == limit:
                     more = page.next_after is not None or place is not places[-1]
                     return FoundText(tuple(matches), _next(matches[-1], question, generations, more), generations)
@@ -89,7 +89,7 @@ class OpenedNavigator:
                 start_line,
                 end_line,
                 self.max_lines,
-                indexed_lines=_indexed_lines(place.catalog, path, file.lines),
+                indexed_lines=_indexed_lines(place.catalog, path),
             )
             return ReadLines(lines, place.generation.manifest.generation)
 
@@ -110,11 +110,10 @@ class OpenedNavigator:
             return ListedPaths(page, following, generations[repo])
 
     def _rows(
-        self, place: Place, query: TextQuery, selection: Selection | None, after: tuple[str, int], context_lines: int
+        self, place: Place, query: TextQuery, selection: Selection | None, after: tuple[str, int]
     ) -> Iterator[Row]:
-        """Yield the chunks that may match, in path order; with context, all chunks of their files."""
+        """Yield the chunks that may match, in path order."""
         function, pattern = prefilter(query)
-        last_path = ""
         while True:
             found = place.catalog.chunk_text_rows(
                 pattern,
@@ -124,12 +123,7 @@ class OpenedNavigator:
                 limit=_ROWS_A_FETCH,
                 deadline_s=self.deadline_s,
             )
-            for row in found:
-                if not context_lines:
-                    yield row.path, row.start_line, row.text
-                elif row.path != last_path:
-                    last_path = row.path
-                    yield from _file_rows(place.catalog, row.path)
+            yield from ((row.path, row.start_line, row.text) for row in found)
             if len(found) < _ROWS_A_FETCH:
                 return
             after = (found[-1].path, found[-1].end_line)
@@ -154,7 +148,7 @@ def _started(cursor: str, question: str, generations: dict[str, str]) -> _Start:
     try:
         repo, path, line = json.loads(found.position)
         return _Start(str(repo), str(path), int(line))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise InvalidArgument("cursor was not made by this server.", "Ask again without a cursor.") from error
 
 
@@ -167,13 +161,17 @@ def _mark(repo: str, path: str, line: int) -> str:
     return json.dumps([repo, path, line])
 
 
-def _file_rows(catalog: Catalog, path: str) -> Iterator[Row]:
-    return ((path, chunk.start_line, chunk.text) for chunk in catalog.chunks_of_file(path))
+def _in_context(matches: Sequence[TextMatch], catalog: Catalog, context_lines: int) -> list[TextMatch]:
+    if not context_lines:
+        return list(matches)
+    files = {path: _indexed_lines(catalog, path) for path in dict.fromkeys(match.path for match in matches)}
+    return [with_context(match, files[match.path], context_lines) for match in matches]
 
 
-def _indexed_lines(catalog: Catalog, path: str, count: int) -> list[str]:
+def _indexed_lines(catalog: Catalog, path: str) -> list[str]:
     """Return a file's lines as they were indexed: every line that is not blank lies in a chunk."""
-    lines = [""] * count
+    file = catalog.file(path)
+    lines = [""] * (file.lines if file else 0)
     for chunk in catalog.chunks_of_file(path):
         lines[chunk.start_line - 1 : chunk.end_line] = chunk.text.split("\n")
     return lines

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any, Literal
@@ -49,14 +49,17 @@ class TextQuery:
 
 @dataclass(frozen=True, slots=True)
 class TextMatch:
-    """One matching line; `column` is where its first match starts, 1-based, in characters."""
+    """One matching line; `column` is where its first match starts, 1-based, in characters.
+
+    `before` and `after` are the lines next to it, none missing between.
+    """
 
     path: str
     line: int
     column: int
     text: str
-    before: tuple[str, ...]
-    after: tuple[str, ...]
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +70,23 @@ class TextPage:
     next_after: tuple[str, int] | None
 
 
-def find_lines(
-    rows: Iterable[Row], query: TextQuery, limit: int, context_lines: int, after: tuple[str, int] | None
-) -> TextPage:
+def find_lines(rows: Iterable[Row], query: TextQuery, limit: int, after: tuple[str, int] | None) -> TextPage:
     """Return the first `limit` matching lines behind line `after`, each once although rows may overlap.
 
-    REQUIRES: rows of one path come together and paths ascend. Context reaches as far as the path's rows do; only as
-    many rows are read as the page needs. Raises InvalidArgument for a limit below 1 or negative context.
+    REQUIRES: rows of one path come together and paths ascend. Only as many rows are read as the page needs. Raises
+    InvalidArgument for a limit below 1.
     """
-    if limit < 1 or context_lines < 0:
-        raise InvalidArgument(f"limit {limit} or context {context_lines} is too small.", "At least 1 and 0.")
-    found = list(islice(_matches(rows, query, context_lines, after or ("", 0)), limit + 1))
+    if limit < 1:
+        raise InvalidArgument(f"limit {limit} is below 1.")
+    found = list(islice(_matches(rows, query, after or ("", 0)), limit + 1))
     page = tuple(found[:limit])
     return TextPage(page, (page[-1].path, page[-1].line) if len(found) > limit else None)
+
+
+def with_context(match: TextMatch, lines: Sequence[str], context: int) -> TextMatch:
+    """Return `match` with up to `context` lines on either side; `lines` are all lines of its file."""
+    at = match.line - 1
+    return replace(match, before=tuple(lines[max(0, at - context) : at]), after=tuple(lines[at + 1 : at + 1 + context]))
 
 
 def prefilter(query: TextQuery) -> tuple[Literal["contains", "regexp_matches"], str]:
@@ -115,7 +122,7 @@ def _refusal(pattern: str, said: str) -> InvalidArgument:
     return InvalidArgument(f"malformed pattern{where}: {reason}.", "Write RE2 syntax, or look for a literal.")
 
 
-def _matches(rows: Iterable[Row], query: TextQuery, context: int, after: tuple[str, int]) -> Iterator[TextMatch]:
+def _matches(rows: Iterable[Row], query: TextQuery, after: tuple[str, int]) -> Iterator[TextMatch]:
     expression = _compile(query)
     for path, group in groupby(rows, key=itemgetter(0)):
         if path < after[0]:
@@ -123,10 +130,4 @@ def _matches(rows: Iterable[Row], query: TextQuery, context: int, after: tuple[s
         lines = dict(line for _, start, text in group for line in enumerate(text.split("\n"), start))
         for number in sorted(lines):
             if (path, number) > after and (match := expression.search(lines[number])):
-                before = _lines(lines, range(number - context, number))
-                behind = _lines(lines, range(number + 1, number + 1 + context))
-                yield TextMatch(path, number, match.start() + 1, lines[number], before, behind)
-
-
-def _lines(lines: dict[int, str], numbers: range) -> tuple[str, ...]:
-    return tuple(lines[number] for number in numbers if number in lines)
+                yield TextMatch(path, number, match.start() + 1, lines[number])

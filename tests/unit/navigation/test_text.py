@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import duckdb
 import pytest
@@ -11,14 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codeintel_rev.errors import InvalidArgument, QueryTooComplex
-from codeintel_rev.navigation.text import MAX_PATTERN_CHARS, TextMatch, TextQuery, find_lines, prefilter
+from codeintel_rev.navigation.text import MAX_PATTERN_CHARS, TextMatch, TextQuery, find_lines, prefilter, with_context
 
 LINES = ["import os", "", "def run(path):", "    return os.run(path)  # ÉTÉ run", "x = (a+b)"]
 ROWS = [("a.py", 1, "\n".join(LINES)), ("b.py", 1, "RUN = 1"), ("b.py", 8, "run(2)")]
 
 
 def places(query: TextQuery, rows: list[tuple[str, int, str]] = ROWS) -> list[tuple[str, int, int]]:
-    return [(match.path, match.line, match.column) for match in find_lines(rows, query, 100, 0, None).matches]
+    return [(match.path, match.line, match.column) for match in find_lines(rows, query, 100, None).matches]
 
 
 def test_a_literal_is_found_in_any_case() -> None:
@@ -49,30 +50,35 @@ def test_a_line_in_two_overlapping_rows_is_found_once() -> None:
     assert [line for _, line, _ in places(TextQuery("run"), rows)] == [1, 2, 3]
 
 
-def test_context_reaches_over_rows_and_stops_at_a_gap() -> None:
-    rows = [("a.py", 1, "one\ntwo"), ("a.py", 3, "hit\nfour"), ("a.py", 9, "nine")]
-    assert find_lines(rows, TextQuery("hit"), 10, 2, None).matches == (
-        TextMatch("a.py", 3, 1, "hit", before=("one", "two"), after=("four",)),
-    )
+@pytest.mark.parametrize(
+    ("line", "context", "before", "after"),
+    [(2, 1, ("one",), ("",)), (1, 2, (), ("two", "")), (4, 9, ("one", "two", ""), ()), (2, 0, (), ())],
+)
+def test_context_is_the_lines_next_to_a_match(
+    line: int, context: int, before: tuple[str, ...], after: tuple[str, ...]
+) -> None:
+    lines = ["one", "two", "", "four"]
+    match = TextMatch("a.py", line, 1, lines[line - 1])
+    assert with_context(match, lines, context) == replace(match, before=before, after=after)
 
 
 def test_pages_join_to_all_matches() -> None:
     joined = []
-    page = find_lines(ROWS, TextQuery("run"), 1, 0, None)
+    page = find_lines(ROWS, TextQuery("run"), 1, None)
     joined.extend(page.matches)
     while page.next_after is not None:
-        page = find_lines(ROWS, TextQuery("run"), 1, 0, page.next_after)
+        page = find_lines(ROWS, TextQuery("run"), 1, page.next_after)
         joined.extend(page.matches)
-    assert tuple(joined) == find_lines(ROWS, TextQuery("run"), 100, 0, None).matches
+    assert tuple(joined) == find_lines(ROWS, TextQuery("run"), 100, None).matches
 
 
 def test_a_page_that_ends_with_the_last_match_has_no_next() -> None:
-    assert find_lines(ROWS, TextQuery("run"), 4, 0, None).next_after is None
+    assert find_lines(ROWS, TextQuery("run"), 4, None).next_after is None
 
 
 def test_no_more_rows_are_read_than_the_page_needs() -> None:
     rows = iter([("a.py", 1, "run"), ("b.py", 1, "run"), ("c.py", 1, "run"), ("d.py", 1, "run")])
-    find_lines(rows, TextQuery("run"), 1, 0, None)
+    find_lines(rows, TextQuery("run"), 1, None)
     assert [path for path, _, _ in rows] == ["d.py"]
 
 
@@ -118,10 +124,9 @@ def test_a_pattern_made_to_backtrack_is_matched_in_linear_time() -> None:
     assert places(TextQuery("(a+)+$", regex=True), [("a.py", 1, "a" * 100_000 + "b")]) == []
 
 
-@pytest.mark.parametrize(("limit", "context"), [(0, 0), (1, -1)])
-def test_a_page_of_nothing_is_refused(limit: int, context: int) -> None:
+def test_a_page_of_nothing_is_refused() -> None:
     with pytest.raises(InvalidArgument):
-        find_lines(ROWS, TextQuery("x"), limit, context, None)
+        find_lines(ROWS, TextQuery("x"), 0, None)
 
 
 @pytest.fixture(scope="module")
