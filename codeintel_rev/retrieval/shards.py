@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from codeintel_rev.config.settings import Settings
@@ -40,14 +41,14 @@ class Shards:
         """Open what was newly published. Hashes files, so it is called off the request path."""
         for repo in repositories(self._data_dir):
             if repo not in self._live:
-                directory = repository_directory(self._data_dir, repo)
-                self._live[repo] = LiveGeneration(GenerationReader(directory), self._open)
+                live = LiveGeneration(GenerationReader(repository_directory(self._data_dir, repo)), self._open)
+                self._live = {**self._live, repo: live}  # replaced, not changed: other threads walk through it
             self._live[repo].refresh()
 
     def search(self, query: str, scope: Scope, limit: int, *, deadline_ms: float) -> SearchResult:
         budget = Budget(self._budget.channels_ms, min(deadline_ms, self._budget.total_ms), self._budget.candidates)
         with self.lease(scope.repos) as shards:
-            return search(
+            found = search(
                 query,
                 scope,
                 limit,
@@ -56,6 +57,7 @@ class Shards:
                 executor=self._executor,
                 budget=budget,
             )
+        return replace(found, limits=tuple(dict.fromkeys((*found.limits, *self._limits(scope.repos)))))
 
     @contextmanager
     def lease(self, repos: Sequence[str]) -> Iterator[list[Shard]]:
@@ -68,7 +70,7 @@ class Shards:
         if unknown:
             raise NotFound(f"repository {unknown[0]} is not served here.", "index_status names those that are.")
         with ExitStack() as held:
-            yield self._held(sorted(repos or self._live), bool(repos), held)
+            yield self._held(sorted(set(repos) or self._live), bool(repos), held)
 
     def _held(self, repos: Sequence[str], named: bool, held: ExitStack) -> list[Shard]:
         shards = []
@@ -84,13 +86,19 @@ class Shards:
             raise failure or IndexUnavailable("no repository is indexed here yet.", "Run `codeintel index PATH`.")
         return shards
 
+    def _limits(self, repos: Sequence[str]) -> Iterator[Limit]:
+        """Yield what is not served of `repos`: the newest generation, or all of one."""
+        for repo, live in sorted(self._live.items()):
+            if not repos or repo in repos:
+                yield from live.limits
+
     def status(self) -> tuple[ShardStatus, ...]:
         return tuple(self._status(repo, live) for repo, live in sorted(self._live.items()))
 
     def close(self) -> None:
         for live in self._live.values():
             live.close()
-        self._executor.shutdown(cancel_futures=True)
+        self._executor.shutdown()
 
     def _open(self, generation: Generation) -> Shard:
         source = source_of(repository_directory(self._data_dir, generation.manifest.repo))
@@ -98,17 +106,15 @@ class Shards:
         return open_shard(generation, Worktree(source.root), model, self._settings.duckdb)
 
     def _status(self, repo: str, live: LiveGeneration[Shard]) -> ShardStatus:
-        building = read_progress(repository_directory(self._data_dir, repo))
+        directory = repository_directory(self._data_dir, repo)
+        building = read_progress(directory)
         try:
             with live.acquire() as shard:
                 return _served(shard, live.limits, building)
         except IndexUnavailable:
-            state = "building" if building else "down" if _was_published(live) else "empty"
+            published = (directory / "CURRENT").exists()
+            state = "building" if building else "down" if published else "empty"
             return ShardStatus(repo, state, "", "", "", Revision("", "", False), {}, 0.0, None, building, live.limits)
-
-
-def _was_published(live: LiveGeneration[Shard]) -> bool:
-    return any(limit.code in ("index-corrupt", "index-incompatible") for limit in live.limits)
 
 
 def _served(shard: Shard, live_limits: tuple[Limit, ...], building: BuildProgress | None) -> ShardStatus:
