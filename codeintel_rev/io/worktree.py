@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +16,13 @@ MAX_BYTES = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Worktree:
-    """Where only the index is at hand (a copied shard), `root` does not exist and nothing can be told."""
+    """Where only the index is at hand (a copied shard), `root` cannot be entered and nothing can be told."""
 
     root: Path
 
     def freshness(self, path: str, start_line: int, text: str) -> Freshness:
         """Return whether `text` stands at `start_line` of `path` now. The file is read, so nothing is assumed."""
-        if not self.root.is_dir():
+        if not os.access(self.root, os.R_OK | os.X_OK):
             return Freshness.UNKNOWN
         try:
             decoded = decode(read_beneath(self.root, path, MAX_BYTES))

@@ -88,7 +88,8 @@ def _channel_reasons(plan: Plan, chunk: Chunk, contributions: dict[str, Contribu
 def _reason(name: str, part: Contribution, plan: Plan, chunk: Chunk) -> str:
     if name == "lexical":
         terms = matched_terms(plan.query, f"{chunk.path} {chunk.symbol} {chunk.header} {chunk.text}")
-        return f"words {', '.join(terms[:_MATCHED_TERMS_SHOWN])} (lexical #{part.rank})"
+        words = f"words {', '.join(terms[:_MATCHED_TERMS_SHOWN])}" if terms else "common words"
+        return f"{words} (lexical #{part.rank})"
     if name == "dense":
         return f"similar meaning, cosine {part.score:.2f} (dense #{part.rank})"
     return f"{name} #{part.rank}"
