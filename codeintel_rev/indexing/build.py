@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -23,11 +23,12 @@ from codeintel_rev.indexing.text_stage import COMPONENTS, LEXICAL_DIRECTORY, inp
 from codeintel_rev.indexing.vector_stage import CHECKPOINT, Vectors, vectors_of
 from codeintel_rev.io.drafts import Draft
 from codeintel_rev.io.duckdb_catalog import build_catalog
+from codeintel_rev.io.durable import DISK
 from codeintel_rev.io.generations import GenerationStore
 from codeintel_rev.io.manifest import Manifest, Stage
 from codeintel_rev.io.parquet_store import CHUNKS, FILES, SYMBOLS, read_files
 from codeintel_rev.io.progress import clear_progress, write_progress
-from codeintel_rev.io.registry import Source, register
+from codeintel_rev.io.registry import Source, register, repository_directory
 from codeintel_rev.io.vector_cache import VectorCache
 from codeintel_rev.types import BuildProgress, Limit, ModelFingerprint
 
@@ -59,15 +60,19 @@ def build(repo: str, root: Path, settings: Settings, *, on_progress: Report) -> 
     a stage raises; the last published generation is served meanwhile and afterwards.
     """
     started = time.monotonic()
-    tree = scan(root.resolve(), settings.source)
-    directory = register(settings.paths.data_dir, Source(repo, tree.root))
+    directory = repository_directory(settings.paths.data_dir, repo)
     store = GenerationStore(directory)
 
     def report(progress: BuildProgress) -> None:
-        write_progress(directory, progress)
+        # A courtesy: a full disk is told by the files that matter, and mapped there.
+        with suppress(OSError):
+            write_progress(directory, progress)
         on_progress(progress)
 
     with store.builder_lock() as repaired:
+        _hide(settings.paths.data_dir)
+        tree = scan(root.resolve(), settings.source)
+        register(settings.paths.data_dir, Source(repo, tree.root))
         before = store.current_id()
         job = _Job(store, tree, settings, Stopwatch(report))
         try:
@@ -109,7 +114,7 @@ class _Job:
         encoder = open_encoder(self._settings.embedding, paths.data_dir / "models")
         current = self._current()
         if current and (current.inputs, current.stage, current.model) == (inputs, "complete", _model(encoder)):
-            return current
+            return self._at_revision(current)
         draft = self._text(current, inputs)
         if encoder is None:
             return self._publish(draft, inputs, None, None)
@@ -128,6 +133,24 @@ class _Job:
     def _current(self) -> Manifest | None:
         identity = self._store.current_id()
         return None if identity is None else self._store.manifest(identity)
+
+    def _at_revision(self, current: Manifest) -> Manifest:
+        """Return `current`, or all of its files published again when nothing but the commit they belong to changed."""
+        if current.revision == self._tree.revision:
+            return current
+        draft = self._begin(current.generation, tuple(current.files))
+        manifest = self._store.publish(
+            draft,
+            revision=self._tree.revision,
+            stage=current.stage,
+            inputs=current.inputs,
+            model=current.model,
+            counts=current.counts,
+            components=current.components,
+            libraries=current.libraries,
+        )
+        self._draft = None
+        return manifest
 
     def _text(self, current: Manifest | None, inputs: str) -> Draft:
         """Return a draft with the text half: the current generation's when its inputs are the same, else a new one."""
@@ -175,6 +198,18 @@ class _Job:
         self._draft = None
         self._watch.tell("publish", 1, 1)
         return manifest
+
+
+def _hide(data_dir: Path) -> None:
+    """Keep what is made here out of git and out of the index, should `data_dir` lie in the work tree.
+
+    Not by one file in `data_dir` itself: it may be a folder of that name which the repository has anyway.
+    """
+    for folder in ("repos", "models", "cache"):
+        ignore = data_dir / folder / ".gitignore"
+        if not ignore.exists():
+            DISK.make_directory(ignore.parent)
+            DISK.write(ignore, b"*\n")
 
 
 def _model(encoder: DenseEncoder | None) -> ModelFingerprint | None:

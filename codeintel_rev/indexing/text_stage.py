@@ -38,7 +38,7 @@ Tell = Callable[[int, int], None]
 def inputs_of(tree: SourceTree, chunking_settings: ChunkingSettings) -> str:
     """Return the digest of everything the text half is made from: equal inputs give an equal text half."""
     digest = hashlib.sha256()
-    facts = [COMPONENTS, chunking_settings.max_tokens, tree.settings.model_dump(mode="json")]
+    facts = [COMPONENTS, chunking_settings.model_dump(exclude={"workers"}), tree.settings.model_dump(mode="json")]
     digest.update(json.dumps(facts, sort_keys=True).encode())
     for skip in tree.skipped:
         digest.update(f"{skip.path}\0{skip.reason}\0".encode())
