@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from errno import EIO, ENOSPC
 from operator import attrgetter
@@ -187,7 +187,8 @@ class _RowWriter(Generic[T]):
         if kind is None:
             self.close()
             return
-        self._file.close()
+        with suppress(OSError):  # A full disk is why it failed, and is told already; closing would write once more.
+            self._file.close()
         self._path.unlink(missing_ok=True)
 
 
