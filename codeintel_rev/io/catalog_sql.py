@@ -25,6 +25,9 @@ FILL_IDMAP = "INSERT INTO faiss_idmap SELECT faiss_id, chunk_id FROM source ORDE
 COUNT_BROKEN_JOINS = """
 SELECT
     (SELECT count(*) - count(DISTINCT chunk_id) FROM chunks) AS "chunk ids that stand twice",
+    (SELECT count(*) FROM (
+        SELECT rowid AS row, row_number() OVER (ORDER BY path, start_line, end_line, chunk_id) AS position FROM chunks
+    ) WHERE row <> position - 1) AS "chunks out of order",
     (SELECT count(*) FROM chunks ANTI JOIN (FROM files WHERE status = 'indexed') USING (path)) AS "chunks of no file",
     (SELECT count(*) FROM symbols ANTI JOIN chunks USING (chunk_id)) AS "symbols of no chunk",
     (SELECT count(*) - count(DISTINCT chunk_id) FROM faiss_idmap) AS "chunks with two vectors",
@@ -76,9 +79,13 @@ WHERE contains(text, $pattern)
     AND ($everything OR chunk_id IN (FROM selected))
 ORDER BY path, start_line, end_line, chunk_id LIMIT $limit
 """
+SELECT_ROWS_BEHIND = """
+SELECT min(rowid), max(rowid) FROM chunks WHERE path > $path OR (path = $path AND end_line > $line)
+"""
 SELECT_TEXT_WITH_REGEX = """
 SELECT path, start_line, end_line, text FROM chunks
-WHERE regexp_matches(text, $pattern)
+WHERE rowid BETWEEN $first AND $last
+    AND regexp_matches(text, $pattern)
     AND (path > $path OR (path = $path AND end_line > $line))
     AND ($everything OR chunk_id IN (FROM selected))
 ORDER BY path, start_line, end_line, chunk_id LIMIT $limit

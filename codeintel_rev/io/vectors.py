@@ -85,6 +85,15 @@ def checked_query(query: ArrayLike, dim: int) -> Floats:
     return vector
 
 
+def rows_of(ordered: Ids, ids: Ids) -> tuple[NDArray[np.int64], Bools]:
+    """Return where each of `ids` stands in the ascending `ordered`, and whether it does: only then is its row good."""
+    rows = np.searchsorted(ordered, ids).astype(np.int64)
+    inside = rows < len(ordered)
+    found = np.zeros(len(ids), np.bool_)
+    found[inside] = ordered[rows[inside]] == ids[inside]
+    return rows, found
+
+
 @dataclass(frozen=True, slots=True)
 class VectorTable:
     """Memory-mapped vectors by chunk id. Safe for many threads; the maps close with the last reference."""
@@ -116,7 +125,7 @@ class VectorTable:
 
     def gather(self, ids: Ids) -> tuple[Floats, Bools]:
         """Return the vectors of `ids` (n, dim), in their order, and which were found; a missing one is all zero."""
-        rows, found = self._rows(ids)
+        rows, found = rows_of(self.ids, ids)
         gathered = np.zeros((len(ids), self.dim), np.float32)
         gathered[found] = self.vectors[rows[found]]
         return gathered, found
@@ -127,7 +136,7 @@ class VectorTable:
         Raises as `checked_query`.
         """
         vector = checked_query(query, self.dim)
-        rows, found = self._rows(ids)
+        rows, found = rows_of(self.ids, ids)
         scores = np.full(len(ids), -np.inf, np.float32)
         scores[found] = self.vectors[rows[found]].astype(np.float32) @ vector
         return scores, found
@@ -137,13 +146,6 @@ class VectorTable:
         for start in range(0, len(self), BLOCK_ROWS):
             rows = slice(start, start + BLOCK_ROWS)
             yield self.ids[rows], self.vectors[rows].astype(np.float32)
-
-    def _rows(self, ids: Ids) -> tuple[NDArray[np.int64], Bools]:
-        rows = np.searchsorted(self.ids, ids).astype(np.int64)
-        inside = rows < len(self.ids)
-        found = np.zeros(len(ids), np.bool_)
-        found[inside] = self.ids[rows[inside]] == ids[inside]
-        return rows, found
 
 
 def _load(path: Path, dtype: type[Number], ndim: int) -> NDArray[Number]:

@@ -195,13 +195,13 @@ def test_symbols_are_found_within_a_selection(catalog: Catalog) -> None:
             [("README.md", 1), ("src/app/a.py", 1), ("src/app/a.py", 3), ("src/app/a.py", 4), ("tests/test_a.py", 1)],
         ),
         ("PARSE()", {}, []),
-        ("PARSE()", {"case_sensitive": False}, [("src/b.go", 1), ("tests/test_a.py", 1)]),
-        ("STRASSE", {"case_sensitive": False}, []),
         ("100%", {}, [("src/b.go", 1)]),
         ("It's 'quoted'", {}, [("README.md", 1)]),
-        (r"^\s+def parse", {"regex": True}, [("src/app/a.py", 3), ("src/app/a.py", 4)]),
-        (r"line\)?:$", {"regex": True}, [("src/app/a.py", 1)]),
-        (r"^FUNC", {"regex": True, "case_sensitive": False}, [("src/b.go", 1)]),
+        (r"(?m)^\s+def parse", {"regex": True}, [("src/app/a.py", 3), ("src/app/a.py", 4)]),
+        (r"(?m)line\)?:$", {"regex": True}, [("src/app/a.py", 1)]),
+        (r"(?mi)^FUNC", {"regex": True}, [("src/b.go", 1)]),
+        (r"(?i)STRASSE|STRAßE", {"regex": True}, [("src/app/a.py", 3)]),
+        ("nowhere", {"regex": True}, []),
     ],
 )
 def test_text_is_found_by_path_and_line(catalog: Catalog, pattern: str, options: dict, starts: list) -> None:
@@ -209,17 +209,32 @@ def test_text_is_found_by_path_and_line(catalog: Catalog, pattern: str, options:
     assert [(row.path, row.start_line) for row in rows] == starts
 
 
-def test_text_goes_on_behind_a_line(catalog: Catalog) -> None:
+@pytest.mark.parametrize("regex", [False, True])
+def test_text_goes_on_behind_a_line(catalog: Catalog, regex: bool) -> None:
     """The second page starts where the first ended, also inside a chunk."""
-    rows = catalog.chunk_text_rows("parse", after=("src/app/a.py", 4), limit=1)
+    rows = catalog.chunk_text_rows("parse", regex=regex, after=("src/app/a.py", 4), limit=1)
     assert [(row.path, row.start_line, row.end_line) for row in rows] == [("src/app/a.py", 3, 5)]
     assert rows[0].text == CHUNKS[1].text
-    assert catalog.chunk_text_rows("parse", after=("src/app/a.py", 5), limit=1)[0].path == "tests/test_a.py"
+    behind = catalog.chunk_text_rows("parse", regex=regex, after=("src/app/a.py", 5), limit=1)
+    assert behind[0].path == "tests/test_a.py"
+    assert catalog.chunk_text_rows("parse", regex=regex, after=("tests/test_a.py", 1), limit=1) == []
+
+
+def test_a_regex_reads_on_until_it_has_enough(tmp_path: Path) -> None:
+    """Many pages give what one scan would."""
+    chunks = [chunk(i, "src/b.go", i, f"line {i}") for i in range(1, 400)]
+    build_catalog(write_tables(tmp_path, chunks, [replace(symbol(CHUNKS[3]), chunk_id=1)]))
+    catalog = Catalog.open(tmp_path, SETTINGS)
+    sevens = [i for i in range(1, 400) if str(i).endswith("7")]
+    assert [row.start_line for row in catalog.chunk_text_rows("7$", regex=True, limit=99)] == sevens
+    assert [row.start_line for row in catalog.chunk_text_rows("7$", regex=True, limit=5)] == sevens[:5]
+    catalog.close()
 
 
 def test_text_is_found_within_a_selection(catalog: Catalog) -> None:
     selection = catalog.select(Scope(kinds=("class",)))
     assert [row.start_line for row in catalog.chunk_text_rows("parse", selection=selection, limit=9)] == [3]
+    assert [row.start_line for row in catalog.chunk_text_rows(".", regex=True, selection=selection, limit=9)] == [3]
     nothing = catalog.select(Scope(kinds=("nothing",)))
     assert catalog.chunk_text_rows("parse", selection=nothing, limit=9) == []
 
@@ -232,16 +247,20 @@ def test_a_malformed_pattern_is_an_invalid_argument(catalog: Catalog, pattern: s
 
 
 def test_a_runaway_query_is_stopped_at_its_deadline(tmp_path: Path) -> None:
-    """T17."""
-    text = "\n".join("ab" * 400 for _ in range(40))
-    write_tables(tmp_path, [chunk(i, "src/b.go", i, text) for i in range(1, 3000)], [symbol(CHUNKS[3])])
+    """T17, F38: RE2 needs .6 s for each of these chunks, and DuckDB looks up only every 2048 of them."""
+    line = "ab" * 16_000
+    write_tables(
+        tmp_path,
+        [chunk(i, "src/b.go", i, f"{line}{i}") for i in range(1, 100)],
+        [replace(symbol(CHUNKS[3]), chunk_id=1)],
+    )
     build_catalog(tmp_path)
     catalog = Catalog.open(tmp_path, SETTINGS)
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded):
-        catalog.chunk_text_rows("(a?b?){900}c", regex=True, limit=9, deadline_s=0.05)
-    assert time.monotonic() - started < 5
-    assert catalog.counts()["chunks"] == 2999
+        catalog.chunk_text_rows("(a?b?){300}c", regex=True, limit=9, deadline_s=0.05)
+    assert time.monotonic() - started < 10
+    assert catalog.counts()["chunks"] == 99
     catalog.close()
 
 
