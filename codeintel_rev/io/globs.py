@@ -18,6 +18,7 @@ from codeintel_rev.errors import InvalidArgument, NotFound, QueryTooComplex
 from codeintel_rev.io.confined import read_beneath
 
 MAX_IGNORE_FILE_BYTES = 1024 * 1024
+_LONGEST_SHOWN = 200
 
 Decide = Callable[[str], bool | None]
 Rule = tuple[str, bool]
@@ -118,12 +119,15 @@ class IgnoreFiles:
 
 def _strict(glob: str) -> Rule | None:
     """Return the rule of a glob somebody typed, None for an empty one or a comment."""
+    malformed = InvalidArgument(f"malformed glob {glob[:_LONGEST_SHOWN]!r}.", "Globs are written as in .gitignore.")
     try:
         rule = _translate(glob)
         if rule:
             re2.compile(rule[0], _OPTIONS)
     except (GitIgnorePatternError, re2.error, UnicodeEncodeError) as error:
-        raise InvalidArgument(f"malformed glob {glob!r}.", "Globs are written as in .gitignore.") from error
+        raise malformed from error
+    if rule is None and "[" in glob and not glob.startswith("#"):
+        raise malformed  # an open bracket: dropped as in an ignore file, it would widen the scope to everything
     return rule
 
 

@@ -43,7 +43,7 @@ def test_the_last_glob_that_matches_decides(globs: tuple[str, ...], path: str, e
     assert PathMatcher(globs).matches(path) is expected
 
 
-@pytest.mark.parametrize("glob", ["[z-a]", "!", "back\\", "\ud800"])
+@pytest.mark.parametrize("glob", ["[z-a]", "!", "back\\", "\ud800", "[", "src/[a", "a[!"])
 def test_a_malformed_glob_is_named(glob: str) -> None:
     with pytest.raises(InvalidArgument, match="malformed glob"):
         PathMatcher([glob])
