@@ -46,6 +46,8 @@ class Vectors:
 
     def encode(self, encoder: DenseEncoder, cache: VectorCache, tell: Tell) -> Iterator[int]:
         """Encode the rest, cached as it is made; yield how many chunks each step encoded."""
+        if self.missing:
+            tell(self.count, len(self.made))
         for where, vectors in encoded(self.wanted, self.made, encoder, cache, CHECKPOINT):
             self._take(where, vectors)
             tell(self.count, len(self.made))

@@ -21,7 +21,7 @@ FILES = {
     f"m{n:02}.py": f'def step_{n}(value):\n    """Do step {n}."""\n    return value + {n}\n' for n in range(FUNCTIONS)
 }
 CHANGED = {name: text.replace("Do step", "Carry out step") for name, text in FILES.items()}
-REPORTS = FUNCTIONS + 2 + 3 * 3  # one a file parsed, two a publication, and three steps each encoded and published
+REPORTS = FUNCTIONS + 2 + 1 + 3 * 3  # one a file parsed, two a publication, then three steps encoded and published
 MOMENTS = [str(number) for number in sorted(random.Random(SEED).sample(range(REPORTS), 8))]
 FAILPOINTS = [
     "publish.after_fsync:0",
@@ -77,7 +77,7 @@ def assert_recovers(project: Project) -> None:
     assert project.search("step_3").hits[0].path == "m03.py"
 
 
-@pytest.mark.parametrize("moment", ["3", "publish.after_manifest:0", str(FUNCTIONS + 4), "publish.before_replace:1"])
+@pytest.mark.parametrize("moment", ["3", "publish.after_manifest:0", str(FUNCTIONS + 5), "publish.before_replace:1"])
 def test_a_killed_rebuild_leaves_the_last_generation_serving(built: Project, moment: str) -> None:
     """F01, F02, F10: while parsing, publishing text, encoding and publishing vectors."""
     built.write(CHANGED)
@@ -99,7 +99,7 @@ def test_a_kill_at_any_moment_costs_no_more(built: Project, moment: str) -> None
 def test_a_first_build_killed_while_encoding_serves_words_and_goes_on(tmp_path: Path, models_dir: Path) -> None:
     """F10: what was encoded before the kill is not encoded again."""
     project = new_project(tmp_path, models_dir, FILES)
-    killed_build(project, str(FUNCTIONS + 2))
+    killed_build(project, str(FUNCTIONS + 3))
     assert (project.current.stage, project.search("step_7").hits[0].path) == ("lexical", "m07.py")
     summary = project.build()
     assert (summary.stage, summary.encoded) == ("complete", FUNCTIONS - CHECKPOINT)
@@ -108,7 +108,7 @@ def test_a_first_build_killed_while_encoding_serves_words_and_goes_on(tmp_path: 
 def test_a_killed_builder_does_not_look_like_a_running_one(tmp_path: Path, models_dir: Path) -> None:
     """index_status never lies about what is being built."""
     project = new_project(tmp_path, models_dir, FILES)
-    killed_build(project, str(FUNCTIONS + 2))
+    killed_build(project, str(FUNCTIONS + 3))
     with project.opened() as opened:
         (status,) = opened.searcher.status()
     assert (status.state, status.building) == ("degraded", None)
