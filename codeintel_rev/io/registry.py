@@ -35,12 +35,15 @@ def repository_directory(data_dir: Path, name: str) -> Path:
     Raises InvalidArgument unless `name` is `/`-separated parts of letters, digits, `.`, `_` and `-`, none of them `.`
     or `..`: no name reaches outside `data_dir`, and two names never share a directory.
     """
-    well_formed = len(name) <= _LONGEST and _NAME.fullmatch(name)
-    if not well_formed or {".", ".."} & set(name.split("/")):
+    if not _is_valid(name):
         raise InvalidArgument(
             f"repository name {name[:_LONGEST]!r} is not valid.", "Use letters, digits, '.', '_', '-' and '/'."
         )
     return data_dir / "repos" / quote(name, safe="")
+
+
+def _is_valid(name: str) -> bool:
+    return len(name) <= _LONGEST and bool(_NAME.fullmatch(name)) and not {".", ".."} & set(name.split("/"))
 
 
 def repository_name(directory: Path) -> str:
@@ -49,8 +52,12 @@ def repository_name(directory: Path) -> str:
 
 
 def repositories(data_dir: Path) -> list[str]:
-    """Return the names of the repositories that have a shard here, sorted; none when `data_dir` does not exist."""
-    return sorted(repository_name(source.parent) for source in (data_dir / "repos").glob(f"*/{SOURCE}"))
+    """Return the names of the repositories that have a shard here, sorted; none when `data_dir` does not exist.
+
+    A folder that no repository can have, such as a copy made by hand, is none.
+    """
+    names = (repository_name(source.parent) for source in (data_dir / "repos").glob(f"*/{SOURCE}"))
+    return sorted({name for name in names if _is_valid(name) and repository_directory(data_dir, name).is_dir()})
 
 
 def register(data_dir: Path, source: Source) -> Path:

@@ -80,3 +80,11 @@ def test_a_garbled_source_is_corrupt(tmp_path: Path, text: str) -> None:
     (directory / "source.json").write_text(text)
     with pytest.raises(IndexCorrupt, match=r"source\.json of a"):
         source_of(directory)
+
+
+@pytest.mark.parametrize("name", ["shop (copy)", "a%2Db", "%", "%2E%2E"])
+def test_a_folder_no_repository_can_have_is_none(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "repos" / name
+    folder.mkdir(parents=True)
+    (folder / "source.json").write_text("{}")
+    assert repositories(tmp_path) == []
