@@ -75,7 +75,7 @@ SERVING: Config = {
 }
 _SEPARATORS = re.compile(r"::|->|[#/\\]")
 _INTERRUPT_AGAIN_S = 0.01
-_FAST_PAGE_S = 0.01
+_FAST_PAGE_S = 0.05
 _FETCH_ROWS = 2048
 
 
@@ -382,7 +382,8 @@ def _errors_mapped() -> Iterator[None]:
         raise DeadlineExceeded("the catalogue query took too long.", "Narrow the pattern or the scope.") from error
     except duckdb.OutOfMemoryException as error:
         raise QueryTooComplex("the catalogue query needs too much memory.", "Narrow the scope.") from error
-    except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
+    except (duckdb.InvalidInputException, duckdb.ConversionException, RuntimeError) as error:
+        # RuntimeError is how DuckDB 1.5 refuses a lone surrogate.
         raise InvalidArgument(f"the catalogue cannot take this argument: {_first_line(error)}.") from error
     except duckdb.ConnectionException as error:
         raise IndexUnavailable("the catalogue is closed.", "Ask again.") from error
@@ -390,5 +391,5 @@ def _errors_mapped() -> Iterator[None]:
         raise IndexCorrupt(f"{CATALOG} cannot be read.", "Roll back or build again.") from error
 
 
-def _first_line(error: duckdb.Error) -> str:
-    return str(error).partition("\n")[0].partition(": ")[2]
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0].removeprefix("Invalid Input Error: ")

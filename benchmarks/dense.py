@@ -1,0 +1,102 @@
+"""How fast are exact vectors and the catalogue? One figure a line: `python -m benchmarks dense`.
+
+Corpora are synthetic: clustered unit vectors of 384 d in float16, chunks of 15 lines of invented words. One query at a
+time on one FAISS thread and the default DuckDB threads; the median of 60.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from codeintel_rev.config.settings import DuckDBSettings
+from codeintel_rev.io.duckdb_catalog import Catalog, build_catalog
+from codeintel_rev.io.faiss_index import FaissIndex, build_index, export_idmap
+from codeintel_rev.io.parquet_store import CHUNKS, FILES, SYMBOLS, ChunkWriter, FileRow, FileWriter, SymbolWriter
+from codeintel_rev.io.vectors import VectorTable, write_vectors
+from codeintel_rev.types import Chunk, Floats, Ids, Role, Scope
+
+DIM, DEPTH, QUERIES, HITS = 384, 200, 60, 20
+FILES_OF = 25  # Chunks of one file.
+
+
+def main() -> None:
+    random = np.random.default_rng(0)
+    for count in (5_000, 100_000):
+        ids = np.sort(random.choice(2**62, count, replace=False)).astype(np.int64)
+        with tempfile.TemporaryDirectory() as folder:
+            _vectors(Path(folder), ids, _clustered(random, count))
+            _catalogue(Path(folder), random, ids)
+
+
+def _clustered(random: np.random.Generator, count: int) -> Floats:
+    centres = random.standard_normal((count // 50, DIM), np.float32)
+    vectors = centres[random.integers(0, len(centres), count)] + 0.7 * random.standard_normal((count, DIM), np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def _vectors(folder: Path, ids: Ids, vectors: Floats) -> None:
+    size = f"{len(ids) // 1000}k vectors"
+    print(f"{size}: written in {_seconds(lambda: write_vectors(folder, ids, vectors)):.2f} s")
+    table = VectorTable.open(folder, DIM)
+    print(f"{size}: indexed in {_seconds(lambda: build_index(folder, table)):.2f} s")
+    print(f"{size}: opened in {_seconds(lambda: FaissIndex.open(folder, DIM)) * 1e3:.1f} ms")
+    index = FaissIndex.open(folder, DIM)
+    export_idmap(index, folder)
+    few = ids[::20]
+    print(f"{size}: nearest {DEPTH} in {_median_ms(lambda i: index.search(vectors[i], DEPTH)):.2f} ms")
+    print(f"{size}: of 5 % allowed in {_median_ms(lambda i: index.search(vectors[i], DEPTH, allowed=few)):.2f} ms")
+    print(
+        f"{size}: {DEPTH} scored exactly in {_median_ms(lambda i: table.scores(vectors[i], ids[i::99][:DEPTH])):.2f} ms"
+    )
+
+
+def _catalogue(folder: Path, random: np.random.Generator, ids: Ids) -> None:
+    size = f"{len(ids) // 1000}k chunks"
+    print(f"{size}: tables written in {_seconds(lambda: _write_tables(folder, random, ids)):.2f} s")
+    print(f"{size}: catalogued in {_seconds(lambda: build_catalog(folder)):.2f} s")
+    child = folder / "child"
+    child.mkdir()
+    for name in (CHUNKS, SYMBOLS, FILES):
+        (child / name).hardlink_to(folder / name)
+    print(f"{size}: catalogue inherited in {_seconds(lambda: build_catalog(child, parent=folder)):.2f} s")
+    catalog = Catalog.open(folder, DuckDBSettings())
+    asked = [random.choice(ids, HITS) for _ in range(QUERIES)]
+    scope = Scope(paths=("src/1*/",), languages=("python",))
+    print(f"{size}: {HITS} hydrated in {_median_ms(lambda i: catalog.hydrate(asked[i])):.2f} ms")
+    print(f"{size}: glob selected in {_median_ms(lambda _: catalog.select(scope)):.2f} ms")
+    rare = "never such words"
+    print(f"{size}: rare text in {_median_ms(lambda _: catalog.chunk_text_rows(rare, limit=100)):.2f} ms")
+    regex = r"(?m)^n\w+ such"
+    print(f"{size}: rare regex in {_median_ms(lambda _: catalog.chunk_text_rows(regex, regex=True, limit=100)):.2f} ms")
+    catalog.close()
+
+
+def _write_tables(folder: Path, random: np.random.Generator, ids: Ids) -> None:
+    vocabulary = [np.base_repr(word * 7919, 36).lower() for word in range(5000)]
+    with ChunkWriter(folder) as chunks, FileWriter(folder) as files, SymbolWriter(folder):
+        for position, chunk_id in enumerate(ids.tolist()):
+            path = f"src/{position // FILES_OF % 100}/{position // FILES_OF}.py"
+            start = position % FILES_OF * 15 + 1
+            words = random.integers(0, 5000, (15, 8)).tolist()
+            text = "\n".join(" ".join(vocabulary[word] for word in line) for line in words)
+            chunks.write(
+                [Chunk(chunk_id, "repo", path, "python", Role.CODE, start, start + 14, "function", "", "", text)]
+            )
+            if position % FILES_OF == 0:
+                files.write([FileRow(path, "python", "code", 1, "", "utf-8", 375, FILES_OF, "indexed", "")])
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _median_ms(run: Callable[[int], object]) -> float:
+    return statistics.median(_seconds(lambda at=at: run(at)) for at in range(QUERIES)) * 1e3
