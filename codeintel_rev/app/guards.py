@@ -17,6 +17,7 @@ import structlog
 from mcp.server.transport_security import TransportSecuritySettings
 from opentelemetry import propagate
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from codeintel_rev.app.problems import (
@@ -130,7 +131,8 @@ class _Reply:
 
     def observe(self) -> None:
         """The label is the route's template: a path would be an open set."""
-        operation = getattr(self.scope.get("route"), "path", "unmatched")
+        route = self.scope.get("route")
+        operation = route.path if isinstance(route, Route) else "unmatched"
         seconds = time.monotonic() - self.started
         observe_request("http", operation, str(self.status), seconds)
         level = logging.DEBUG if operation in OPS_PATHS else logging.INFO

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -53,11 +55,19 @@ def print_limits(limits: Iterable[Limit]) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows under their column names, no cell cut: ids are there to be copied."""
-    cells = [columns, *([str(cell) for cell in row] for row in rows)]
+    cells = [columns, *([_cell(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for number, row in enumerate(cells):
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         out.print(Text(line, style="" if number else "bold"))
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{count} {name}" for name, count in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return str(value)
 
 
 @contextmanager
@@ -80,7 +90,10 @@ def how_to_connect(settings: Settings) -> str:
     """Return how an agent, a program and a person reach the server."""
     base = f"http://{settings.server.host}:{settings.server.port}"
     http = {"type": "http", "url": f"{base}/mcp"}
-    stdio = {"command": "codeintel", "args": ["mcp"]}
+    # An agent starts it from another folder, and perhaps without this environment on its path.
+    command = shutil.which("codeintel") or str(Path(sys.executable).with_name("codeintel"))
+    data_dir = {"CODEINTEL_PATHS__DATA_DIR": str(settings.paths.data_dir.absolute())}
+    stdio = {"command": command, "args": ["mcp"], "env": data_dir}
     question = json.dumps({"query": "where are settings loaded", "limit": 3})
     return "\n".join(
         (
@@ -94,7 +107,7 @@ def how_to_connect(settings: Settings) -> str:
             "",
             "Try it",
             f"  curl -s {base}/search -H 'Content-Type: application/json' -d '{question}'",
-            "  codeintel search 'where are settings loaded' --limit 3",
+            f"  {command} search 'where are settings loaded' --limit 3",
             "",
         )
     )

@@ -152,10 +152,13 @@ async def test_the_status_is_that_of_the_index(base: str, installed: Installatio
     assert (repo["generation"], repo["counts"]) == (row["generation"], row["counts"])
 
 
-async def test_the_same_answers_come_over_stdio(base: str, installed: Installation) -> None:
-    process = StdioServerParameters(
-        command=str(BIN / "codeintel"), args=["mcp"], env=installed.environment(), cwd=str(installed.data_dir)
-    )
+async def test_the_printed_stdio_configuration_gives_the_same_answers_from_anywhere(
+    base: str, installed: Installation, tmp_path: Path
+) -> None:
+    """What `serve` tells a newcomer to paste works as it stands, in whatever folder the agent starts it."""
+    log = (installed.data_dir / "server.log").read_text()
+    printed = json.loads(log.partition("over stdio")[2].partition("\n")[0])["mcpServers"]["codeintel"]
+    process = StdioServerParameters(**{**printed, "cwd": str(tmp_path)})
     question = {"query": next(iter(QUESTIONS))}
     async with Client(stdio_client(process)) as client:
         over_stdio = (await client.call_tool("semantic_search", question)).structured_content
