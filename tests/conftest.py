@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from codeintel_rev.config.settings import EmbeddingSettings
 from codeintel_rev.encoders.dense import DenseEncoder, open_encoder
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from codeintel_rev.retrieval.shards import Shards
     from tests.indexed import Place
 
+# A loaded machine is no reason to fail.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 # Work trees to be indexed, not tests.
 collect_ignore = ["corpus"]
 
