@@ -9,10 +9,12 @@ from pathlib import Path, PurePath
 import pytest
 import typer
 from pydantic import TypeAdapter
+from starlette.routing import Route
 from typer.main import get_command
 
 from codeintel_rev.app.main import create_app
-from codeintel_rev.app.probes import State
+from codeintel_rev.app.probes import Readiness, State, probe_routes
+from codeintel_rev.app.routes import question_routes
 from codeintel_rev.cli.indexctl import app as indexctl
 from codeintel_rev.cli.main import app as codeintel
 from codeintel_rev.cli.verbs import EXIT_CODES
@@ -129,11 +131,11 @@ def test_every_argument_of_a_tool_is_documented() -> None:
 
 
 def test_every_route_is_documented() -> None:
-    paths = {
-        re.sub(r":path\}", "}", route.path)
-        for route in create_app(Settings(), open_fakes).routes
-        if hasattr(route, "path")
-    }
+    routers = (probe_routes(Readiness(interval_s=1.0)), question_routes(lambda: pytest.fail("nothing is asked here")))
+    included = [route for router in routers for route in router.routes]
+    own = [route for route in create_app(Settings(), open_fakes).routes if isinstance(route, Route)]
+    paths = {re.sub(r":path\}", "}", route.path) for route in [*included, *own]}  # type: ignore[attr-defined]
+    assert {"/search", "/repos", "/metrics", "/mcp"} <= paths
     assert {path for path in paths if path not in OPERATIONS} == set()
 
 
