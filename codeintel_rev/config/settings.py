@@ -48,7 +48,7 @@ class SourceSettings(Section):
 
 
 class ChunkingSettings(Section):
-    max_tokens: int = Field(256, ge=32, le=2048)
+    max_tokens: int = Field(400, ge=32, le=2048)
     """Budget of one chunk, in approximate model tokens. Affects results."""
     parse_timeout_s: float = Field(5.0, gt=0)
     """Wall time one file may take to parse before its worker is killed and lines are used instead. Affects results."""
@@ -81,8 +81,8 @@ class IndexSettings(Section):
 
 
 class RetrievalSettings(Section):
-    candidates: int = Field(200, ge=10, le=2000)
-    """Candidates each channel may offer. Affects results."""
+    candidates: int = Field(60, ge=10, le=2000)
+    """Chunks each channel offers; scores are normalised over them. Affects results."""
     channel_deadline_ms: int = Field(500, ge=1)
     """A channel later than this becomes a Limit. Affects results under load."""
     request_deadline_ms: int = Field(30_000, ge=10)

@@ -13,11 +13,14 @@ from codeintel_rev.errors import InvalidArgument
 
 
 class QueryClass(StrEnum):
-    IDENTIFIER = "identifier"
-    PATH = "path"
-    ERROR = "error"
-    MIXED = "mixed"
-    NATURAL = "natural"
+    """The most specific that fits, in this order of trial."""
+
+    ERROR = "error"  # a traceback, a compiler's or log's message
+    PATH = "path"  # src/app/main.py
+    IDENTIFIER = "identifier"  # parse_url, Session.get, Mutex()
+    BEHAVIOUR = "behaviour"  # what one function does: "check if a value is iterable"
+    MIXED = "mixed"  # words around code: "where is parse_url called"
+    TOPIC = "topic"  # a part of the system: "how are routes registered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +34,14 @@ class Plan:
     depth: int
 
 
-# Chosen on the bench sets (docs/quality.md): dense hurts bare identifiers and leads on natural language.
+# Chosen on the bench sets (docs/quality.md): BM25 leads on names and topics, dense on what a function does.
 WEIGHTS: dict[QueryClass, dict[str, float]] = {
-    QueryClass.IDENTIFIER: {"lexical": 1.0, "dense": 0.5, "symbols": 2.0},
-    QueryClass.PATH: {"lexical": 1.0, "dense": 0.25, "symbols": 0.5},
     QueryClass.ERROR: {"lexical": 1.0, "dense": 1.0, "symbols": 0.5},
-    QueryClass.MIXED: {"lexical": 1.0, "dense": 2.0, "symbols": 0.5},
-    QueryClass.NATURAL: {"lexical": 1.0, "dense": 3.0, "symbols": 0.0},
+    QueryClass.PATH: {"lexical": 1.0, "dense": 0.25, "symbols": 0.5},
+    QueryClass.IDENTIFIER: {"lexical": 1.0, "dense": 0.5, "symbols": 1.0},
+    QueryClass.BEHAVIOUR: {"lexical": 1.0, "dense": 3.0},
+    QueryClass.MIXED: {"lexical": 1.0, "dense": 1.0, "symbols": 0.5},
+    QueryClass.TOPIC: {"lexical": 1.0, "dense": 1.0},
 }
 
 _IDENTIFIER = re.compile(r"[^\W\d]\w*(?:(?:\.|::|#|->)[^\W\d]\w*)*(?:\(\))?")
@@ -57,6 +61,26 @@ _ERROR = re.compile(
     r"Traceback \(most recent|\b\w*(?:Error|Exception)\b\s*:|\bpanicked at\b|^\s+at .+\(.+:\d+\)", re.MULTILINE
 )
 _PLAIN_FILE = re.compile(r"(?:e\.g|i\.e|etc)\.?$", re.IGNORECASE)
+_LANGUAGES = frozenset(
+    "python java javascript typescript golang rust kotlin scala ruby php swift haskell elixir lua bash perl".split()
+)
+# Words a function's description begins with, in English docstrings; those that are as often nouns in a topic (request,
+# filter, store, index …) are left out.
+_VERBS = frozenset(
+    "add append apply assert attach bind build calculate call change check clean clear close collect combine"
+    " compare compile compute configure connect construct convert copy count create decode decorate decide define"
+    " delete deserialize detect determine disable discard dispatch display download drop emit enable encode ensure"
+    " enter escape evaluate execute exit expand expose extend extract fetch fill find finish flatten flush force"
+    " forward generate get give guess handle hide import increment indicate infer initialize inject insert inspect"
+    " install instantiate invoke iterate join keep launch leave list load locate look make match merge modify move"
+    " normalize notify obtain open override parse pass perform pick poll pop populate prepare prepend prevent"
+    " print produce provide publish pull push put raise read receive reduce refresh register release reload remove"
+    " rename render reorder replace reset resolve restore retrieve return reverse rewrite rotate round run save"
+    " scan select send serialize serve set show shuffle skip sort split start stop strip subtract sum swap switch"
+    " take tell test throw toggle transform translate traverse trigger trim truncate try turn unpack unregister"
+    " update upload use validate verify wait walk warn wrap write yield".split()
+)
+_HOW_TO = re.compile(r"how (?:to|do i|can i|do you)\b", re.IGNORECASE)
 
 
 def classify(query: str) -> QueryClass:
@@ -69,7 +93,24 @@ def classify(query: str) -> QueryClass:
             return QueryClass.PATH
         if _IDENTIFIER.fullmatch(text):
             return QueryClass.IDENTIFIER
-    return QueryClass.MIXED if code_words(text) else QueryClass.NATURAL
+    if _describes_behaviour(text):
+        return QueryClass.BEHAVIOUR
+    return QueryClass.MIXED if code_words(text) else QueryClass.TOPIC
+
+
+def _describes_behaviour(text: str) -> bool:
+    """Say whether a sentence, or a web search that names the language, tells what one function does."""
+    words = re.findall(r"[a-z']+", text.lower())
+    if len(words) < 3:
+        return False
+    told = [word for word in words if word not in _LANGUAGES]
+    is_sentence = text.endswith(".") and len(words) >= 4
+    return is_sentence or len(told) < len(words) or bool(_HOW_TO.match(text)) or _is_verb(told[0])
+
+
+def _is_verb(word: str) -> bool:
+    stems = (word, word.removesuffix("s"), word.removesuffix("es"), re.sub("ies$", "y", word))
+    return any(stem in _VERBS for stem in stems)
 
 
 def _looks_like_file(text: str) -> bool:

@@ -7,13 +7,13 @@ asked for defined here, does the file bear the name of the thing, do its neighbo
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
 
 from codeintel_rev.io.code_tokens import tokenize
-from codeintel_rev.retrieval.plan import Plan
+from codeintel_rev.retrieval.plan import Plan, QueryClass
 from codeintel_rev.types import Role
 
 
@@ -119,56 +119,74 @@ def file_coherence(candidates: Sequence[Candidate]) -> list[float]:
 
 
 @dataclass(frozen=True, slots=True)
-class Signal:
-    name: str
-    weight: float
-    phrase: str
-    measure: Callable[[Asked, Candidate], float]
+class Emphasis:
+    """How much each signal counts, on the scale of the fused score, [0, 1].
+
+    `spread` is what each further hit of one file keeps of its score: below 1 an answer shows more files.
+    """
+
+    name_defined: float
+    definition_words: float
+    path_words: float
+    coherence: float
+    spread: float
 
 
-# One table; chosen on the bench sets, ablation in docs/quality.md. Weights are on the scale of the fused score, [0, 1].
-SIGNALS = (
-    Signal("name_defined", 0.6, "defines the name asked for", name_defined),
-    Signal("definition_words", 0.25, "defines a name made of the query's words", definition_words),
-    Signal("path_words", 0.25, "its path is made of the query's words", path_words),
-)
-COHERENCE = 0.2
-SATURATION = 0.5
+# Chosen on the bench sets, ablation in docs/quality.md. A topic is a file or more; what one function does is not.
+_TOPIC = Emphasis(name_defined=0.6, definition_words=0.1, path_words=0.25, coherence=0.2, spread=0.5)
+_EMPHASIS = {
+    QueryClass.BEHAVIOUR: Emphasis(name_defined=0.0, definition_words=0.0, path_words=0.0, coherence=0.0, spread=1.0)
+}
 _WORTH_SAYING = 0.4
 
 
 def rank(plan: Plan, candidates: Sequence[Candidate]) -> list[Ranked]:
     """Return every candidate in final order, best first, with its reasons; ties keep the fused order.
 
-    `candidates` must be in fused order. score = (fused + Σ weight · signal) · role factor, then each further hit of one
-    file is worth less, so that one file does not fill the answer.
+    The best chunk of a file carries what speaks for the file; the next ones stand for themselves, each keeping `spread`
+    of what the one before it kept. REQUIRES: `candidates` in fused order.
     """
+    emphasis = _EMPHASIS.get(plan.query_class, _TOPIC)
     asked = understand(plan)
     coherence = file_coherence(candidates)
-    scored = [_scored(asked, candidate, share) for candidate, share in zip(candidates, coherence, strict=True)]
-    return _spread(candidates, scored)
+    own = [_own_score(asked, emphasis, candidate) for candidate in candidates]
+    ranked: list[Ranked] = []
+    seen: Counter[tuple[str, str]] = Counter()
+    for row in sorted(range(len(candidates)), key=lambda row: (-own[row][0], row)):
+        candidate, (score, why) = candidates[row], own[row]
+        place = candidate.repo, candidate.path
+        if not seen[place]:
+            bonus, reasons = _file_score(asked, emphasis, candidate, coherence[row])
+            score, why = score + bonus, (*why, *reasons)
+        ranked.append(Ranked(row, score * emphasis.spread ** seen[place], why))
+        seen[place] += 1
+    return sorted(ranked, key=lambda place: (-place.score, place.row))
 
 
-def _scored(asked: Asked, candidate: Candidate, coherence: float) -> tuple[float, tuple[str, ...]]:
-    total, why = candidate.score + COHERENCE * coherence, []
-    for signal in SIGNALS:
-        if value := signal.measure(asked, candidate):
-            total += signal.weight * value
-            if value >= _WORTH_SAYING:
-                why.append(signal.phrase)
-    factor = 1.0 if candidate.role in asked.roles else _ROLE_FACTORS.get(candidate.role, 1.0)
+def _own_score(asked: Asked, emphasis: Emphasis, candidate: Candidate) -> tuple[float, tuple[str, ...]]:
+    """Return what speaks for the chunk itself, and why."""
+    name, words = name_defined(asked, candidate), definition_words(asked, candidate)
+    total = candidate.score + emphasis.name_defined * name + emphasis.definition_words * words
+    why = []
+    if emphasis.name_defined and name:
+        why.append("defines the name asked for")
+    elif emphasis.definition_words and words >= _WORTH_SAYING:
+        why.append("defines a name made of the query's words")
+    factor = _role_factor(asked, candidate)
     if factor < 1.0:
         why.append(f"{candidate.role} file, counts {factor:g}")
     return total * factor, tuple(why)
 
 
-def _spread(candidates: Sequence[Candidate], scored: Sequence[tuple[float, tuple[str, ...]]]) -> list[Ranked]:
-    """Lower the n-th hit of a file, counted by score, by `SATURATION` to the n."""
-    seen: Counter[tuple[str, str]] = Counter()
-    spread = []
-    for row in sorted(range(len(candidates)), key=lambda row: (-scored[row][0], row)):
-        score, why = scored[row]
-        place = candidates[row].repo, candidates[row].path
-        spread.append(Ranked(row, score * SATURATION ** seen[place], why))
-        seen[place] += 1
-    return sorted(spread, key=lambda ranked: (-ranked.score, ranked.row))
+def _file_score(
+    asked: Asked, emphasis: Emphasis, candidate: Candidate, coherence: float
+) -> tuple[float, tuple[str, ...]]:
+    """Return what speaks for the chunk's file, and why."""
+    path = path_words(asked, candidate)
+    total = emphasis.path_words * path + emphasis.coherence * coherence
+    why = ("its path is made of the query's words",) if emphasis.path_words and path >= _WORTH_SAYING else ()
+    return total * _role_factor(asked, candidate), why
+
+
+def _role_factor(asked: Asked, candidate: Candidate) -> float:
+    return 1.0 if candidate.role in asked.roles else _ROLE_FACTORS.get(candidate.role, 1.0)

@@ -63,12 +63,20 @@ LABELLED = {
         "HTTPServer shutdown order",
         "the formatPrice function",
         "std::move semantics here",
-        "remove _private attributes",
     ],
-    QueryClass.NATURAL: [
+    QueryClass.BEHAVIOUR: [
+        "convert between currencies",
+        "remove _private attributes",
+        "check if a card is expired",
+        "Returns the total of a cart.",
+        "Applies a voucher to the cart",
+        "how to refund a payment",
+        "python read csv file",
+        "The sum of all items, without those on sale.",
+    ],
+    QueryClass.TOPIC: [
         "how is a credit card charged",
         "retry when the bank does not answer",
-        "convert between currencies",
         "where are vouchers redeemed?",
         "What a customer wants to buy",
         "double entry book keeping",
