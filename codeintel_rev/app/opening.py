@@ -5,17 +5,12 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
-import structlog
-
 from codeintel_rev.app.context import Opened
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.dense import open_encoder
-from codeintel_rev.errors import CodeIntelError
 from codeintel_rev.navigation.opened import OpenedNavigator
 from codeintel_rev.retrieval.shards import Shards
 from codeintel_rev.types import Scope, SearchResult, ShardStatus
-
-log = structlog.get_logger(__name__)
 
 
 def open_index(settings: Settings) -> Opened:
@@ -57,7 +52,4 @@ class _Refreshed:
 
     def _poll(self) -> None:
         while not self._stop.wait(self.poll_s):
-            try:
-                self.shards.refresh()
-            except CodeIntelError as error:
-                log.warning("refresh_failed", slug=error.slug, detail=error.detail)
+            self.shards.refresh()
