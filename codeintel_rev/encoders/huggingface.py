@@ -6,59 +6,32 @@ mean without it) and prompts (`config_sentence_transformers.json`). float32 on a
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from safetensors import SafetensorError
-from transformers import AutoModel, AutoTokenizer
 
 from codeintel_rev.config.settings import EmbeddingSettings
+from codeintel_rev.encoders.checkpoint import (
+    POOLS,
+    WEIGHTS,
+    Checkpoint,
+    device_and_dtype,
+    load,
+    located,
+    refuse_what_cannot_be_honoured,
+)
 from codeintel_rev.encoders.dense import readable, unit_rows
 from codeintel_rev.errors import EncoderFailed, SettingsError
-from codeintel_rev.io.durable import DISK
 from codeintel_rev.types import Floats, ModelFingerprint
 
 CODE_PATH = "torch-1"  # Raise it with every change here that changes vectors.
-WEIGHTS = "*.safetensors"
 FILES = (WEIGHTS, "*.json", "*.txt", "*.model", "1_Pooling/config.json")
 MODULES = ("Transformer", "Pooling", "Normalize")
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-
-Pool = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-def _mean(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    return (tokens * mask.unsqueeze(-1)).sum(dim=1) / mask.sum(dim=1, keepdim=True)
-
-
-def _cls(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    return tokens[:, 0]
-
-
-def _last_token(tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    return tokens[torch.arange(len(tokens), device=tokens.device), mask.sum(dim=1) - 1]
-
-
-POOLS: Mapping[str, Pool] = {"mean": _mean, "cls": _cls, "lasttoken": _last_token}
-"""By sentence-transformers' name: (n, t, d) token vectors and (n, t) mask, padded on the right → (n, d)."""
-LEGACY_POOLINGS = {
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_lasttoken": "lasttoken",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,101 +87,34 @@ class HuggingFaceEncoder:
 
 def open_encoder(settings: EmbeddingSettings, models_dir: Path) -> HuggingFaceEncoder:
     """Return the encoder `settings.model` names; a hub model is downloaded into `models_dir` once."""
-    folder = _folder(settings, models_dir)
-    _refuse_what_cannot_be_honoured(folder)
+    checkpoint = located(settings.model, settings.revision, models_dir, FILES, "embedding")
+    refuse_what_cannot_be_honoured(checkpoint, MODULES)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
-    model, tokenizer = _load(folder, dtype)
+    device, dtype = device_and_dtype()
+    model, tokenizer = load(checkpoint, dtype)
     if settings.max_tokens > tokenizer.model_max_length:
         raise SettingsError(
-            f"setting embedding.max_tokens is {settings.max_tokens}, {folder.name} reads at most "
+            f"setting embedding.max_tokens is {settings.max_tokens}, {checkpoint.folder.name} reads at most "
             f"{tokenizer.model_max_length}.",
             "Lower it.",
         )
-    fingerprint = _fingerprint(folder, settings, model.config.hidden_size, dtype)
-    return HuggingFaceEncoder(model.to(device).eval(), tokenizer, fingerprint, _prompts(folder), settings.batch_size)
+    fingerprint = dense_fingerprint(checkpoint, settings.max_tokens, model.config.hidden_size, dtype)
+    return HuggingFaceEncoder(model.to(device).eval(), tokenizer, fingerprint, prompts(checkpoint), settings.batch_size)
 
 
-def _folder(settings: EmbeddingSettings, models_dir: Path) -> Path:
-    if Path(settings.model).is_dir():
-        return Path(settings.model)
-    if not _COMMIT.fullmatch(settings.revision):
-        raise SettingsError(
-            f"setting embedding.revision is {settings.revision!r}, which does not pin {settings.model!r}.",
-            "Give the commit's 40 hexadecimal digits, or make embedding.model an existing folder.",
-        )
-    DISK.make_directory(models_dir)
-    try:
-        return Path(
-            snapshot_download(
-                settings.model, revision=settings.revision, cache_dir=models_dir, allow_patterns=list(FILES)
-            )
-        )
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise EncoderFailed(
-            f"model {settings.model} at {settings.revision} could not be fetched: {type(error).__name__}.",
-            "Check the name and the network, or give a folder.",
-        ) from error
+def prompts(checkpoint: Checkpoint) -> Prompts:
+    """Return what sentence-transformers would put before each kind of text."""
+    config = checkpoint.json("config_sentence_transformers.json", {})
+    named: dict[str, str] = config.get("prompts") or {}
+    default = named.get(config.get("default_prompt_name") or "", "")
+    document = next((named[name] for name in DOCUMENT_PROMPTS if named.get(name)), default)
+    return Prompts(document, named.get("query") or default)
 
 
-def _refuse_what_cannot_be_honoured(folder: Path) -> None:
-    if not any(folder.glob(WEIGHTS)):
-        raise EncoderFailed(
-            f"model {folder.name} has no {WEIGHTS} file; weights in other formats can run code when read.",
-            "Convert them to safetensors.",
-        )
-    modules = [module["type"].rsplit(".", 1)[-1] for module in _json(folder / "modules.json", [])]
-    foreign = [module for module in modules if module not in MODULES]
-    if foreign or _pooling(folder) not in POOLS:
-        unknown = f"module {foreign[0]}" if foreign else f"pooling {_pooling(folder)}"
-        raise EncoderFailed(f"model {folder.name} needs {unknown}, which is not supported.", "Choose another model.")
-
-
-def _load(folder: Path, dtype: torch.dtype) -> tuple[Any, Any]:
-    safely = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **safely)
-        model = AutoModel.from_pretrained(folder, dtype=dtype, use_safetensors=True, **safely)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise EncoderFailed(f"model {folder.name} could not be loaded: {error}.", "Check the folder.") from error
-    tokenizer.padding_side = "right"
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    return model, tokenizer
-
-
-def _pooling(folder: Path) -> str:
-    config = _json(folder / "1_Pooling" / "config.json", {"pooling_mode": "mean"})
-    if config.get("include_prompt") is False:
-        return "without the prompt"
-    if "pooling_mode" in config:
-        return str(config["pooling_mode"])
-    return "+".join(name for key, name in LEGACY_POOLINGS.items() if config.get(key)) or "mean"
-
-
-def _prompts(folder: Path) -> Prompts:
-    config = _json(folder / "config_sentence_transformers.json", {})
-    prompts: dict[str, str] = config.get("prompts") or {}
-    default = prompts.get(config.get("default_prompt_name") or "", "")
-    document = next((prompts[name] for name in DOCUMENT_PROMPTS if prompts.get(name)), default)
-    return Prompts(document, prompts.get("query") or default)
-
-
-def _json(path: Path, default: Any) -> Any:
-    """Return what `path` holds, or `default` when there is no such file."""
-    try:
-        return json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return default
-    except (OSError, ValueError) as error:
-        raise EncoderFailed(f"{path.name} of model {path.parent.name} cannot be read.", "Check the folder.") from error
-
-
-def _fingerprint(folder: Path, settings: EmbeddingSettings, dim: int, dtype: torch.dtype) -> ModelFingerprint:
-    pinned = _COMMIT.fullmatch(settings.revision) and not Path(settings.model).is_dir()
-    name, revision = (settings.model, settings.revision) if pinned else (folder.name, "")
+def dense_fingerprint(checkpoint: Checkpoint, max_tokens: int, dim: int, dtype: torch.dtype) -> ModelFingerprint:
     dtype_name = str(dtype).removeprefix("torch.")
-    digest = hashlib.sha256(f"{CODE_PATH}\n{settings.max_tokens}\n{dtype_name}\n".encode())
-    for path in sorted({path for pattern in FILES for path in folder.glob(pattern)}):
-        digest.update(f"{path.relative_to(folder).as_posix()}\n{DISK.digest(path.resolve())[1]}\n".encode())
-    return ModelFingerprint(name, revision, dim, _pooling(folder), dtype_name, settings.max_tokens, digest.hexdigest())
+    digest = checkpoint.sha256(FILES, CODE_PATH, max_tokens, dtype_name)
+    return ModelFingerprint(
+        checkpoint.model, checkpoint.revision, dim, checkpoint.pooling(), dtype_name, max_tokens, digest
+    )

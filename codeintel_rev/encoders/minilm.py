@@ -17,11 +17,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from codeintel_rev.config.settings import EmbeddingSettings
 from codeintel_rev.encoders.dense import readable, unit_rows
@@ -43,6 +44,15 @@ BUILDER = "codeintel_rev.encoders.minilm_onnx"
 MODEL, MODEL_DIGEST = "model.onnx", "SHA256"
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """One run of the model: its (1, 384) `embedding` and the (t, 384) `hidden` states of the tokens of `encoding`."""
+
+    encoding: Encoding
+    embedding: Floats
+    hidden: Floats
+
+
 class MiniLM:
     """A DenseEncoder of (n, 384) vectors. Documents and queries are encoded alike, as the model was trained.
 
@@ -61,6 +71,22 @@ class MiniLM:
     def encode_queries(self, texts: Sequence[str]) -> Floats:
         """As `encode_documents`, in the calling thread: a query must not wait behind a build's texts."""
         return self._rows([self._encode(text) for text in texts])
+
+    def windows(self, text: str) -> Iterator[Window]:
+        """Yield as many runs as reading the whole of `text`, valid Unicode, takes.
+
+        The first is what `encode_documents` reads, unless 64 characters make less than a token there.
+        """
+        encoding = self._tokenizer.encode(text)
+        for part in (encoding, *encoding.overflowing):
+            ids = np.array([part.ids], dtype=np.int64)
+            embedding, hidden = self._session.run(["embedding", "last_hidden_state"], {"input_ids": ids})
+            yield Window(part, embedding, hidden[0])
+
+    @property
+    def threads(self) -> ThreadPoolExecutor:
+        """Where a build's texts are encoded, each by itself."""
+        return self._threads
 
     def _encode(self, text: str) -> Floats:
         ids = _token_ids(self._tokenizer, readable(text, self.fingerprint))
