@@ -15,7 +15,9 @@ from codeintel_rev.config.settings import DuckDBSettings, SourceSettings
 from codeintel_rev.errors import BuildInProgress, InvalidArgument, NotFound
 from codeintel_rev.indexing import build as build_module
 from codeintel_rev.indexing import vector_stage
+from codeintel_rev.io import builder_lock
 from codeintel_rev.io.duckdb_catalog import Catalog
+from codeintel_rev.io.leases import FileLock
 from codeintel_rev.io.manifest import Manifest
 from codeintel_rev.io.parquet_store import read_chunks, read_symbols
 from codeintel_rev.io.progress import read_progress
@@ -352,6 +354,14 @@ def test_a_second_builder_is_refused_by_name(project: Project) -> None:
     with project.store.builder_lock(), pytest.raises(BuildInProgress, match=r"process \d+"):
         other.build()
     assert (project.store.directory / "source.json").read_bytes() == known
+
+
+def test_who_only_asks_for_progress_is_no_builder(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A status request looks at the lock for an instant; a build that starts in that instant is not refused."""
+    asking = FileLock.take(project.store.directory / "lock", exclusive=False)
+    assert asking is not None
+    monkeypatch.setattr(builder_lock.time, "sleep", lambda seconds: seconds and asking.release())
+    assert not project.build().changed
 
 
 def test_a_build_tells_what_it_does_and_then_nothing(project: Project) -> None:
