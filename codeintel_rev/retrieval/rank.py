@@ -54,11 +54,14 @@ _FRAME_WORDS = frozenset(
     " there these this to used uses using was were what when where which who why will with work works you".split()
 )
 _ROLE_WORDS = {
-    Role.TEST: frozenset(("test", "tests", "testing", "spec", "fixture", "fixtures")),
-    Role.EXAMPLE: frozenset(("example", "examples", "demo", "sample")),
-    Role.DOCS: frozenset(("docs", "documentation", "readme", "changelog", "tutorial", "guide")),
-    Role.VENDORED: frozenset(("vendor", "vendored", "third")),
-    Role.GENERATED: frozenset(("generated",)),
+    role: frozenset(tokenize(words))
+    for role, words in {
+        Role.TEST: "test testing spec fixture",
+        Role.EXAMPLE: "example demo sample",
+        Role.DOCS: "docs documentation readme changelog tutorial guide",
+        Role.VENDORED: "vendor vendored third",
+        Role.GENERATED: "generated",
+    }.items()
 }
 _ROLE_FACTORS = {
     Role.TEST: 0.7,

@@ -23,6 +23,8 @@ from codeintel_rev.retrieval.rank import rank
 from codeintel_rev.retrieval.shard import Shard
 from codeintel_rev.types import Floats, Limit, Ranking, Scope, SearchResult, Stage
 
+_CHANNELS_SHARE = 0.8  # Of the time left: what is found in time must still be ranked and read.
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -110,7 +112,8 @@ def _rankings(
     question = Question(plan, _query_vector(plan, tasks, encoder, journal))
     if question.vector is None:
         tasks = [task for task in tasks if task.channel.name != "dense"]
-    deadline = min(journal.deadline, time.monotonic() + budget.channels_ms / 1000)
+    now = time.monotonic()
+    deadline = now + min(budget.channels_ms / 1000, _CHANNELS_SHARE * (journal.deadline - now))
     gathered = gather(question, tasks, executor, deadline=deadline, budget_ms=budget.channels_ms)
     journal.stages.extend(gathered.stages)
     journal.limits.extend(gathered.limits)
