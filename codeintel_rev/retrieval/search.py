@@ -56,7 +56,7 @@ def search(
         tasks = _tasks(shards, scope, plan)
     rankings = _rankings(plan, tasks, encoder=encoder, executor=executor, budget=budget, journal=journal)
     with journal.stage("fuse"):
-        fused = fuse(rankings, plan.weights)
+        fused = fuse(rankings, _weights(plan, shards))
     with journal.stage("rank"):
         ranked = rank(plan, candidates(fused, shards))[:limit]
     with journal.stage("hydrate"):
@@ -88,6 +88,17 @@ class _Journal:
             raise DeadlineExceeded(f"no time was left for {name}.", "Narrow the scope or allow more time.")
         yield
         self.stages.append(Stage(name, (time.monotonic() - started) * 1000, "ok"))
+
+
+def _weights(plan: Plan, shards: Sequence[Shard]) -> dict[str, float]:
+    """Return the plan's weights, that of dense lowered to the share of chunks it can find.
+
+    While vectors are still being made, the right chunk may have none: the few that do must not outrank it for that.
+    """
+    counts = [shard.generation.manifest.counts for shard in shards]
+    chunks = sum(count["chunks"] for count in counts)
+    coverage = sum(count["vectors"] for count in counts) / chunks if chunks else 1.0
+    return {name: weight * (coverage if name == "dense" else 1.0) for name, weight in plan.weights.items()}
 
 
 def _tasks(shards: Sequence[Shard], scope: Scope, plan: Plan) -> list[Task]:
