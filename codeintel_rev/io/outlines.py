@@ -58,7 +58,8 @@ class Outlines:
         if not len(self.chunk_ids):
             return chunk_ids[:0]
         rows = np.searchsorted(self.chunk_ids, chunk_ids).clip(max=len(self.chunk_ids) - 1)
-        return chunk_ids[self.chunk_ids[rows] == chunk_ids]
+        known: Ids = chunk_ids[self.chunk_ids[rows] == chunk_ids]
+        return known
 
     def of(self, chunk_ids: Ids) -> list[Outline]:
         """Return the outlines of `chunk_ids` in their order. REQUIRES: this generation has every one of them."""
