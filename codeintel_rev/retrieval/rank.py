@@ -64,7 +64,7 @@ _ROLE_WORDS = {
     }.items()
 }
 _ROLE_FACTORS = {
-    Role.TEST: 0.7,
+    Role.TEST: 0.5,
     Role.EXAMPLE: 0.8,
     Role.DOCS: 0.9,
     Role.CONFIG: 0.9,
