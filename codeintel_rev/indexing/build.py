@@ -17,6 +17,7 @@ from pathlib import Path
 
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.dense import DenseEncoder, open_encoder
+from codeintel_rev.errors import IndexCorrupt, InvalidArgument, NotFound
 from codeintel_rev.indexing.progress import Report, Stopwatch
 from codeintel_rev.indexing.source import SourceTree, scan
 from codeintel_rev.indexing.text_stage import COMPONENTS, LEXICAL_DIRECTORY, inputs_of, write_text
@@ -28,7 +29,7 @@ from codeintel_rev.io.generations import GenerationStore
 from codeintel_rev.io.manifest import Manifest, Stage
 from codeintel_rev.io.parquet_store import CHUNKS, FILES, SYMBOLS, read_files
 from codeintel_rev.io.progress import clear_progress, write_progress
-from codeintel_rev.io.registry import Source, register, repository_directory
+from codeintel_rev.io.registry import Source, register, repository_directory, source_of
 from codeintel_rev.io.vector_cache import VectorCache
 from codeintel_rev.types import BuildProgress, Limit, ModelFingerprint
 
@@ -56,8 +57,9 @@ class BuildSummary:
 def build(repo: str, root: Path, settings: Settings, *, on_progress: Report) -> BuildSummary:
     """Bring the shard of `repo` up to date with the work tree at `root` and return what was done.
 
-    Nothing is published when nothing changed. Raises BuildInProgress, NotFound when `root` is no folder, and whatever
-    a stage raises; the last published generation is served meanwhile and afterwards.
+    Nothing is published when nothing changed. Raises BuildInProgress, NotFound when `root` is no folder,
+    InvalidArgument when `repo` is the name of another one, and whatever a stage raises; the last published generation
+    is served meanwhile and afterwards.
     """
     started = time.monotonic()
     directory = repository_directory(settings.paths.data_dir, repo)
@@ -72,6 +74,7 @@ def build(repo: str, root: Path, settings: Settings, *, on_progress: Report) -> 
     with store.builder_lock() as repaired:
         _hide(settings.paths.data_dir)
         tree = scan(root.resolve(), settings.source)
+        _check_same_tree(directory, Source(repo, tree.root))
         register(settings.paths.data_dir, Source(repo, tree.root))
         before = store.current_id()
         job = _Job(store, tree, settings, Stopwatch(report))
@@ -93,6 +96,18 @@ def build(repo: str, root: Path, settings: Settings, *, on_progress: Report) -> 
         repaired=repaired,
         seconds=time.monotonic() - started,
     )
+
+
+def _check_same_tree(directory: Path, source: Source) -> None:
+    """Raise InvalidArgument when the name stands for another folder that is still there; a moved one may come back."""
+    try:
+        known = source_of(directory)
+    except (NotFound, IndexCorrupt):
+        return
+    if known.root != source.root and known.root.is_dir():
+        raise InvalidArgument(
+            f"{source.name} is the name of another folder's index.", "Choose another with --name, or index that folder."
+        )
 
 
 class _Job:

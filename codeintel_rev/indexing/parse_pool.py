@@ -46,8 +46,10 @@ class _Death:
 
     def from_memory(self, limit_mb: int) -> bool:
         """Say whether memory was the reason: Python exits with a code of its own, but tree-sitter aborts or
-        dereferences null when an allocation fails, and only the memory held tells that from another crash."""
-        return self.exit_code == parse_worker.OUT_OF_MEMORY or self.resident_mb >= limit_mb / 2
+        dereferences null when an allocation fails, and only the memory held tells that from another such crash. Linux
+        counts what the parent once held as held by the worker, so a large parent may take a crash for that."""
+        died_natively = self.exit_code in (-signal.SIGABRT, -signal.SIGSEGV)
+        return self.exit_code == parse_worker.OUT_OF_MEMORY or (died_natively and self.resident_mb >= limit_mb / 2)
 
 
 @dataclass(slots=True)

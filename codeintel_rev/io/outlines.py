@@ -53,6 +53,14 @@ class Outlines:
             pa.Table.from_arrays([*coded, taken], names=[*_CODED, "defines"]),
         )
 
+    def known(self, chunk_ids: Ids) -> Ids:
+        """Return those of `chunk_ids` that this generation has, in their order."""
+        if not len(self.chunk_ids):
+            return chunk_ids[:0]
+        rows = np.searchsorted(self.chunk_ids, chunk_ids).clip(max=len(self.chunk_ids) - 1)
+        known: Ids = chunk_ids[self.chunk_ids[rows] == chunk_ids]
+        return known
+
     def of(self, chunk_ids: Ids) -> list[Outline]:
         """Return the outlines of `chunk_ids` in their order. REQUIRES: this generation has every one of them."""
         rows = self.columns.take(np.searchsorted(self.chunk_ids, chunk_ids))

@@ -71,7 +71,7 @@ def _shares(weights: Sequence[float]) -> Floats:
 
 
 def normalise(scores: Floats) -> Floats:
-    """Return min-max scores in [0, 1]; a chunk the channel did not offer counts as 0, its worst offer just above."""
+    """Return min-max scores in [0, 1]: the best offer is 1, the worst counts like one the channel did not make."""
     low, high = float(scores.min()), float(scores.max())
     if high <= low:
         return np.ones_like(scores)

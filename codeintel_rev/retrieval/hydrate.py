@@ -22,8 +22,7 @@ def candidates(fused: Fused, shards: Sequence[Shard]) -> list[Candidate]:
     found: dict[int, Candidate] = {}
     scores = dict(zip(fused.chunk_ids.tolist(), fused.scores.tolist(), strict=True))
     for shard in shards:
-        own = fused.chunk_ids[np.isin(fused.chunk_ids, shard.outlines.chunk_ids)]
-        for outline in shard.outlines.of(own):
+        for outline in shard.outlines.of(shard.outlines.known(fused.chunk_ids)):
             found[outline.chunk_id] = Candidate(
                 outline.chunk_id,
                 shard.repo,
@@ -49,7 +48,7 @@ def hits(plan: Plan, ranked: Sequence[Ranked], fused: Fused, shards: Sequence[Sh
 def _texts(chunk_ids: Sequence[int], shards: Sequence[Shard]) -> dict[int, Chunk]:
     found: dict[int, Chunk] = {}
     for shard in shards:
-        own = np.intersect1d(np.asarray(chunk_ids, np.int64), shard.outlines.chunk_ids)
+        own = shard.outlines.known(np.asarray(chunk_ids, np.int64))
         chunks, missing = shard.catalog.hydrate(own) if len(own) else ([], [])
         if missing:
             raise GenerationMismatch(f"{len(missing)} ranked chunks of {shard.repo} are not in its catalogue.")

@@ -48,7 +48,7 @@ _IDENTIFIER = re.compile(r"[^\W\d]\w*(?:(?:\.|::|#|->)[^\W\d]\w*)*(?:\(\))?")
 _PATH = re.compile(r"(?:[\w.@-]+/)+[\w.@-]*|[\w@-]+(?:\.[\w-]+)*\.(?:[a-z]{1,4}|[a-z]+[0-9]?)")
 _CODE_WORD = re.compile(
     r"""`(?P<quoted>[^`\s]+)`                                   # `quoted`
-      | (?P<bare>
+      | (?<!\w)(?P<bare>                                        # else a long word is tried from each of its letters
           [A-Za-z_]\w*(?:(?:\.|::)[A-Za-z_]\w*)+                # dotted.name, ns::name
         | [A-Za-z]\w*_\w+ | _\w+                                # snake_case
         | [a-z]+[A-Z]\w* | [A-Z][a-z0-9]+(?:[A-Z]\w*)           # camelCase, PascalCase

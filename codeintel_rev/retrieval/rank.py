@@ -54,14 +54,17 @@ _FRAME_WORDS = frozenset(
     " there these this to used uses using was were what when where which who why will with work works you".split()
 )
 _ROLE_WORDS = {
-    Role.TEST: frozenset(("test", "tests", "testing", "spec", "fixture", "fixtures")),
-    Role.EXAMPLE: frozenset(("example", "examples", "demo", "sample")),
-    Role.DOCS: frozenset(("docs", "documentation", "readme", "changelog", "tutorial", "guide")),
-    Role.VENDORED: frozenset(("vendor", "vendored", "third")),
-    Role.GENERATED: frozenset(("generated",)),
+    role: frozenset(tokenize(words))
+    for role, words in {
+        Role.TEST: "test testing spec fixture",
+        Role.EXAMPLE: "example demo sample",
+        Role.DOCS: "docs documentation readme changelog tutorial guide",
+        Role.VENDORED: "vendor vendored third",
+        Role.GENERATED: "generated",
+    }.items()
 }
 _ROLE_FACTORS = {
-    Role.TEST: 0.7,
+    Role.TEST: 0.5,
     Role.EXAMPLE: 0.8,
     Role.DOCS: 0.9,
     Role.CONFIG: 0.9,

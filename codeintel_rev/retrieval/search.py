@@ -23,6 +23,8 @@ from codeintel_rev.retrieval.rank import rank
 from codeintel_rev.retrieval.shard import Shard
 from codeintel_rev.types import Floats, Limit, Ranking, Scope, SearchResult, Stage
 
+_CHANNELS_SHARE = 0.8  # Of the time left: what is found in time must still be ranked and read.
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -54,7 +56,7 @@ def search(
         tasks = _tasks(shards, scope, plan)
     rankings = _rankings(plan, tasks, encoder=encoder, executor=executor, budget=budget, journal=journal)
     with journal.stage("fuse"):
-        fused = fuse(rankings, plan.weights)
+        fused = fuse(rankings, _weights(plan, shards))
     with journal.stage("rank"):
         ranked = rank(plan, candidates(fused, shards))[:limit]
     with journal.stage("hydrate"):
@@ -88,6 +90,17 @@ class _Journal:
         self.stages.append(Stage(name, (time.monotonic() - started) * 1000, "ok"))
 
 
+def _weights(plan: Plan, shards: Sequence[Shard]) -> dict[str, float]:
+    """Return the plan's weights, that of dense lowered to the share of chunks it can find.
+
+    While vectors are still being made, the right chunk may have none: the few that do must not outrank it for that.
+    """
+    counts = [shard.generation.manifest.counts for shard in shards]
+    chunks = sum(count["chunks"] for count in counts)
+    coverage = sum(count["vectors"] for count in counts) / chunks if chunks else 1.0
+    return {name: weight * (coverage if name == "dense" else 1.0) for name, weight in plan.weights.items()}
+
+
 def _tasks(shards: Sequence[Shard], scope: Scope, plan: Plan) -> list[Task]:
     """Return the channels that count for this plan, each with the scope of its shard pushed down."""
     return [
@@ -110,7 +123,8 @@ def _rankings(
     question = Question(plan, _query_vector(plan, tasks, encoder, journal))
     if question.vector is None:
         tasks = [task for task in tasks if task.channel.name != "dense"]
-    deadline = min(journal.deadline, time.monotonic() + budget.channels_ms / 1000)
+    now = time.monotonic()
+    deadline = now + min(budget.channels_ms / 1000, _CHANNELS_SHARE * (journal.deadline - now))
     gathered = gather(question, tasks, executor, deadline=deadline, budget_ms=budget.channels_ms)
     journal.stages.extend(gathered.stages)
     journal.limits.extend(gathered.limits)

@@ -161,9 +161,9 @@ def test_operators_have_a_port_of_their_own(tmp_path: Path) -> None:
 def test_sigterm_lets_requests_in_flight_finish(tmp_path: Path) -> None:
     """F35, trap T1: with two workers, the idle one must not take the busy one down with it."""
     port = free_port()
-    server = start(tmp_path, server__port=port)
+    server = start(tmp_path, server__port=port, server__graceful_timeout_s=30)
     answers: list[httpx.Response] = []
-    body = {"query": f"gate {tmp_path}", "time_budget_ms": 20_000}
+    body = {"query": f"gate {tmp_path}", "time_budget_ms": 25_000}
     asking = threading.Thread(
         target=lambda: answers.append(httpx.post(f"http://127.0.0.1:{port}/search", json=body, timeout=30))
     )

@@ -23,6 +23,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from test_hypercorn import free_port, stop, wait_until_ready
 
 from codeintel_rev.io import globs
+from codeintel_rev.io.registry import Source, register
 
 BIN = Path(sys.executable).parent
 PACKAGE = Path(globs.__file__).parent
@@ -112,6 +113,7 @@ def changing(tmp_path: Path, installed: Installation) -> Installation:
     copy = Installation(tmp_path / "tree", tmp_path / "data")
     shutil.copytree(installed.tree, copy.tree)
     shutil.copytree(installed.data_dir, copy.data_dir, symlinks=True)
+    register(copy.data_dir, Source("demo", copy.tree))
     return copy
 
 

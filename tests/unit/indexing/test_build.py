@@ -15,10 +15,13 @@ from codeintel_rev.config.settings import DuckDBSettings, SourceSettings
 from codeintel_rev.errors import BuildInProgress, InvalidArgument, NotFound
 from codeintel_rev.indexing import build as build_module
 from codeintel_rev.indexing import vector_stage
+from codeintel_rev.io import builder_lock
 from codeintel_rev.io.duckdb_catalog import Catalog
+from codeintel_rev.io.leases import FileLock
 from codeintel_rev.io.manifest import Manifest
 from codeintel_rev.io.parquet_store import read_chunks, read_symbols
 from codeintel_rev.io.progress import read_progress
+from codeintel_rev.io.registry import Source, register
 from codeintel_rev.io.vectors import VectorTable
 from codeintel_rev.types import BuildProgress
 
@@ -39,6 +42,7 @@ def project(tmp_path: Path, built: Project) -> Iterator[Project]:
     copy = Project(tmp_path / "tree", tmp_path / "data")
     shutil.copytree(built.root, copy.root)
     shutil.copytree(built.data_dir, copy.data_dir, symlinks=True)
+    register(copy.data_dir, Source("demo", copy.root))
     yield copy
     assert all((path / "MANIFEST.json").exists() for path in (copy.store.directory / "generations").iterdir())
 
@@ -92,15 +96,17 @@ def test_a_long_interval_publishes_vectors_once(tmp_path: Path, models_dir: Path
     assert [manifest.counts["vectors"] for manifest in line(project)] == [0, 24]
 
 
+@pytest.mark.parametrize("query", ["where is step 7 done", "step 7 of the work"])
 def test_a_partial_generation_answers_and_says_what_is_missing(
-    tmp_path: Path, models_dir: Path, small_steps: None
+    tmp_path: Path, models_dir: Path, small_steps: None, query: str
 ) -> None:
+    """m07 has no vector yet: the few chunks that have one do not outrank it for that."""
     project = new_project(tmp_path, models_dir, MANY).having(index={"publish_every_s": 1e-9})
     found = []
 
     def told(progress: BuildProgress) -> None:
         if progress.stage == "publish" and progress.done and project.current.stage == "partial" and not found:
-            found.append(project.search("where is step 7 done"))
+            found.append(project.search(query))
 
     project.build(told)
     (result,) = found
@@ -354,6 +360,14 @@ def test_a_second_builder_is_refused_by_name(project: Project) -> None:
     assert (project.store.directory / "source.json").read_bytes() == known
 
 
+def test_who_only_asks_for_progress_is_no_builder(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A status request looks at the lock for an instant; a build that starts in that instant is not refused."""
+    asking = FileLock.take(project.store.directory / "lock", exclusive=False)
+    assert asking is not None
+    monkeypatch.setattr(builder_lock.time, "sleep", lambda seconds: seconds and asking.release())
+    assert not project.build().changed
+
+
 def test_a_build_tells_what_it_does_and_then_nothing(project: Project) -> None:
     project.write({"shop/new.py": "def brand_new():\n    return 1\n"})
     seen: list[tuple[str, str]] = []
@@ -385,6 +399,18 @@ def test_a_build_that_is_interrupted_leaves_nothing_behind(project: Project) -> 
 def test_a_missing_folder_is_told(built: Project) -> None:
     with pytest.raises(NotFound, match="folder"):
         Project(built.root / "nowhere", built.data_dir).build()
+
+
+def test_a_name_taken_by_another_folder_is_refused(project: Project, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(InvalidArgument, match="another folder"):
+        Project(other, project.data_dir).build()
+
+
+def test_a_name_follows_its_folder_when_that_has_moved(project: Project, tmp_path: Path) -> None:
+    moved = project.root.rename(tmp_path / "moved")
+    assert not Project(moved, project.data_dir, project.sections).build().changed
 
 
 def test_a_name_that_is_no_name_is_refused(built: Project) -> None:

@@ -46,7 +46,7 @@ def test_a_chunk_the_catalogue_does_not_know_is_a_mismatch(served: Shards) -> No
     """F14: an outline of another generation never becomes a hit."""
     with served.lease(()) as shards:
         first, *_ = shards
-        unknown = np.append(first.outlines.chunk_ids, np.int64(2**62))
+        unknown = np.append(first.outlines.chunk_ids, np.int64(2**63 - 1))
         columns = first.outlines.columns.take([*range(len(unknown) - 1), 0])
         torn = replace(first, outlines=Outlines(unknown, columns))
         with pytest.raises(GenerationMismatch, match="1 ranked chunks"):

@@ -7,7 +7,9 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
+from threading import Event
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,9 +18,11 @@ from codeintel_rev.config.settings import EmbeddingSettings
 from codeintel_rev.encoders.dense import DenseEncoder, open_encoder
 from codeintel_rev.errors import DeadlineExceeded, EncoderFailed, IndexUnavailable, InvalidArgument, NotFound
 from codeintel_rev.io.globs import PathMatcher
+from codeintel_rev.retrieval.channels import Question
+from codeintel_rev.retrieval.search import Budget, search
 from codeintel_rev.retrieval.shards import Shards
-from codeintel_rev.types import Chunk, Floats, Freshness, Hit, ModelFingerprint, Scope, SearchResult
-from tests.indexed import CORPUS, REPOSITORIES, Place, ask, chunks_of, new_place, plant
+from codeintel_rev.types import Chunk, Floats, Freshness, Hit, ModelFingerprint, Ranking, Scope, SearchResult, Selection
+from tests.indexed import CORPUS, LONG_MS, REPOSITORIES, Place, ask, chunks_of, new_place, plant
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "search.json"
 QUERIES = (
@@ -335,3 +339,27 @@ def test_an_edit_behind_a_hit_leaves_it_fresh(tmp_path: Path) -> None:
 def test_secrets_are_not_found(served: Shards) -> None:
     """S15: every work tree has an .env."""
     assert not any("hunter2" in hit.snippet for hit in ask(served, "PAYMENT_TOKEN hunter2").hits)
+
+
+class Blocked:
+    """A channel that answers when it is let go."""
+
+    name = "symbols"
+
+    def __init__(self) -> None:
+        self.let_go = Event()
+
+    def rank(self, _question: Question, _selection: Selection | None) -> Ranking:
+        assert self.let_go.wait(30)
+        return Ranking(self.name, np.empty(0, np.int64), np.empty(0, np.float32))
+
+
+def test_a_channel_that_would_use_up_the_deadline_leaves_time_for_the_others(served: Shards) -> None:
+    blocked = Blocked()
+    budget = Budget(channels_ms=LONG_MS, total_ms=2_000, candidates=20)
+    with ThreadPoolExecutor(4) as executor, served.lease(("shop",)) as (shard,):
+        slow = replace(shard, channels=(*shard.channels, blocked))
+        result = search("add_item", Scope(), 5, shards=[slow], encoder=None, executor=executor, budget=budget)
+        blocked.let_go.set()
+    assert [limit.code for limit in result.limits] == ["channel-late"]
+    assert places(result)[0].startswith("shop:shop/cart.py")
