@@ -1,4 +1,4 @@
-"""How fast and how exact is the embedded encoder, against the same model on torch?
+"""How fast and how exact is the embedded encoder, against the same model on torch, and what do token vectors cost?
 
 Speeds are chunks of 128 tokens per second. The three variants take turns in one process, so the ratios hold on a noisy
 machine; one thread is measured in CPU time, all threads in wall time. Ours tokenises within its time, torch is given
@@ -22,7 +22,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from codeintel_rev.config.settings import EmbeddingSettings
-from codeintel_rev.encoders import minilm
+from codeintel_rev.encoders import minilm, minilm_tokens
 from codeintel_rev.types import Floats
 
 Runs = Mapping[str, Callable[[], Floats]]
@@ -67,6 +67,7 @@ def _compare(models_dir: Path) -> None:
     runs_on_every = on_torch | {"ours": partial(every.encode_documents, texts)}
     _print_speeds(f"{threads} threads", runs_on_every, time.perf_counter, threads)
     _print_cosines(runs)
+    _print_token_speed(one, texts)
     times = [_seconds(partial(one.encode_queries, [QUERY]), time.perf_counter) * 1000 for _ in range(QUERIES)]
     print(f"query: p50 {statistics.median(times):.2f} ms, p95 {np.percentile(times, 95):.2f} ms")
 
@@ -106,6 +107,21 @@ def _print_speeds(label: str, runs: Runs, clock: Clock, threads: int) -> None:
     for name in runs:
         print(f"{label}, {name}: {speed[name]:.0f} chunks/s")
     print(f"{label}, ours / torch.bfloat16: {speed['ours'] / speed['torch.bfloat16']:.2f}")
+
+
+def _print_token_speed(dense: minilm.MiniLM, texts: list[str]) -> None:
+    """Print what the token vectors of the same windows cost on top of the dense ones, in CPU time."""
+    encoder = minilm_tokens.MiniLMTokens(dense, minilm_tokens.fitted_projection(dense, texts))
+    ends = (document.offsets[125, 1] for document in encoder.encode_documents(texts))
+    windows = [text[:end] for text, end in zip(texts, ends, strict=True)]
+    runs = {
+        "dense": partial(dense.encode_documents, windows),
+        "tokens": lambda: list(encoder.encode_documents(windows)),
+    }
+    seconds = {name: [_seconds(run, time.process_time) for _ in range(ROUNDS)] for name, run in runs.items()}
+    dense_s, tokens_s = (statistics.median(seconds[name]) for name in runs)
+    print(f"one thread, dense and token vectors in one run: {CHUNKS / tokens_s:.0f} chunks/s")
+    print(f"one thread, dense and tokens / dense alone: {dense_s / tokens_s:.2f}")
 
 
 def _print_cosines(runs: Runs) -> None:

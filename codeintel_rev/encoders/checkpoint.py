@@ -14,7 +14,13 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer
+from transformers import (
+    MODEL_FOR_TEXT_ENCODING_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    AutoTokenizer,
+)
 
 from codeintel_rev.errors import EncoderFailed, SettingsError
 from codeintel_rev.io.durable import DISK
@@ -137,7 +143,7 @@ def load(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **safely)
         config = AutoConfig.from_pretrained(folder, **safely)
-        architecture = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
+        architecture = AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
         model = architecture.from_pretrained(folder, dtype=dtype, use_safetensors=True, **safely)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise EncoderFailed(f"model {folder.name} could not be loaded: {error}.", "Check the folder.") from error

@@ -29,7 +29,7 @@ CODE_PATH = "minilm-tokens-1"  # Raise it with every change here that changes to
 AT_ONCE = 64
 SAMPLED_TEXTS = 128
 MASKED = Masked(special=True, ids=frozenset())
-"""Punctuation stays: two in five tokens of code, without which MRR of 400 docstrings falls from .819 to .776."""
+"""Punctuation stays: two in five tokens of code, without which the MRR of 400 docstrings falls from .778 to .729."""
 
 
 class MiniLMTokens:

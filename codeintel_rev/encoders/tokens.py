@@ -118,8 +118,12 @@ class Projection:
         return cls.linear(directions * np.sign(largest))
 
     def __call__(self, hidden: Floats) -> Floats:
-        """Return the (n, token_dim) projections of `hidden` (n, dim), not yet of unit length."""
-        projected: Floats = hidden @ self.matrix + self.bias
+        """Return the (n, token_dim) projections of `hidden` (n, dim), not yet of unit length.
+
+        Row by row: BLAS would wake its threads for the whole, which spin afterwards and halve the rate of an encoder
+        that is busy on every core (66 against 158 chunks of 128 tokens per CPU second). A row's bits are its own, too.
+        """
+        projected: Floats = (hidden[:, None, :] @ self.matrix)[:, 0] + self.bias
         return projected
 
     @property
