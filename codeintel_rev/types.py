@@ -166,6 +166,19 @@ class Contribution:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenMatch:
+    """A token of the query met one of the hit: cosine, part of the hit's MaxSim, and where, in 1-based characters."""
+
+    query_token: str
+    document_token: str
+    similarity: float
+    share: float
+    path: str
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One answer to a query: exact lines and the reasons why they were chosen."""
 
@@ -183,6 +196,7 @@ class Hit:
     commit: str
     why: tuple[str, ...]
     contributions: dict[str, Contribution]
+    token_matches: tuple[TokenMatch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

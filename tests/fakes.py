@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from codeintel_rev.app.context import Opened
@@ -13,6 +14,7 @@ from codeintel_rev.navigation.cursor import Cursor, check_served, decode, digest
 from codeintel_rev.navigation.files import FileLines, list_paths
 from codeintel_rev.navigation.navigator import FoundText, ListedPaths, ReadLines
 from codeintel_rev.navigation.text import TextQuery, find_lines, with_context
+from codeintel_rev.retrieval.searcher import NONE
 from codeintel_rev.types import (
     BuildProgress,
     Contribution,
@@ -24,6 +26,7 @@ from codeintel_rev.types import (
     SearchResult,
     ShardStatus,
     Stage,
+    TokenMatch,
 )
 
 CORPUS = {
@@ -59,7 +62,9 @@ class FakeSearcher:
         self.closed = False
         self.asked: list[tuple[str, Scope, int, float]] = []
 
-    def search(self, query: str, scope: Scope, limit: int, *, deadline_ms: float) -> SearchResult:
+    def search(
+        self, query: str, scope: Scope, limit: int, *, deadline_ms: float, explained: range = NONE
+    ) -> SearchResult:
         self.asked.append((query, scope, limit, deadline_ms))
         if self.failure:
             raise self.failure
@@ -76,8 +81,12 @@ class FakeSearcher:
             raise NotFound(f"no repository {unknown[0]!r} is served.", "index_status names those that are.")
         hits = [hit for repo in repos for path in self.corpus[repo] if (hit := self._hit(query, repo, path))]
         chosen = [hit for hit in hits if not scope.languages or hit.language in scope.languages]
+        found = sorted(chosen, key=lambda hit: (-hit.score, hit.chunk_id))[:limit]
         return SearchResult(
-            hits=tuple(sorted(chosen, key=lambda hit: (-hit.score, hit.chunk_id))[:limit]),
+            hits=tuple(
+                replace(hit, token_matches=(TokenMatch("a", "b", 0.5, 0.25, hit.path, 1, 5),) * (place in explained))
+                for place, hit in enumerate(found)
+            ),
             plan="words",
             channels=("lexical",),
             stages=(Stage("lexical", 1.5, "ok", 500.0),),

@@ -64,7 +64,9 @@ def search(
     language: Annotated[list[str] | None, typer.Option(help="Only this language; may be repeated.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="Most hits.")] = 8,
     as_json: Json = False,
-    explain: Annotated[bool, typer.Option(help="Show each channel's part in the score.")] = False,
+    explain: Annotated[
+        bool, typer.Option(help="Show each channel's part in the score, and which tokens match.")
+    ] = False,
     queries: Annotated[Path | None, typer.Option(help="Ask every line {qid, query, repo} of this file.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where --queries writes {qid, hits, ms} lines.")] = None,
 ) -> None:

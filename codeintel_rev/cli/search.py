@@ -15,6 +15,7 @@ from codeintel_rev.config.settings import load_settings
 from codeintel_rev.errors import CodeIntelError, InvalidArgument, NotFound
 from codeintel_rev.mcp_server.envelope import envelope
 from codeintel_rev.observability.tracing import trace_id
+from codeintel_rev.retrieval.searcher import NONE
 from codeintel_rev.types import Scope, SearchResult
 
 Filters = Mapping[str, Sequence[str]]
@@ -31,7 +32,13 @@ def one(
     settings = load_settings()
     searcher = open_index(settings).searcher
     try:
-        result = searcher.search(query, _scope(filters), limit, deadline_ms=settings.retrieval.request_deadline_ms)
+        result = searcher.search(
+            query,
+            _scope(filters),
+            limit,
+            deadline_ms=settings.retrieval.request_deadline_ms,
+            explained=range(limit) if explain else NONE,
+        )
     finally:
         searcher.close()
     answer = envelope(result, trace_id(), explain=explain, next_cursor=None)

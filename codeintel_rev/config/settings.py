@@ -89,6 +89,13 @@ class RetrievalSettings(Section):
     """A whole search (reliability S18). Affects results under load."""
 
 
+class XTRSettings(Section):
+    model: str = ""
+    """Late-interaction model, id or folder (safetensors only); empty: the tokens of `embedding`. Affects results."""
+    revision: str = ""
+    """Revision of a hub model. Affects results."""
+
+
 class DuckDBSettings(Section):
     threads: int = Field(2, ge=1)
     """Affects speed."""
@@ -173,6 +180,7 @@ class Settings(BaseSettings):
     embedding: EmbeddingSettings = EmbeddingSettings()  # type: ignore[call-arg]
     index: IndexSettings = IndexSettings()  # type: ignore[call-arg]
     retrieval: RetrievalSettings = RetrievalSettings()  # type: ignore[call-arg]
+    xtr: XTRSettings = XTRSettings()
     duckdb: DuckDBSettings = DuckDBSettings()  # type: ignore[call-arg]
     server: ServerSettings = ServerSettings()  # type: ignore[call-arg]
     limits: LimitsSettings = LimitsSettings()  # type: ignore[call-arg]

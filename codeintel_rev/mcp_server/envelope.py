@@ -1,6 +1,7 @@
 """The shapes on the wire, one for MCP and HTTP. Field names are those of types.py; conversion is by hand.
 
-Compact is the default: `contributions` and stage times are only there when the caller asked to have them explained.
+Compact is the default: `contributions`, `token_matches` and stage times are only there when the caller asked to have
+them explained.
 """
 
 from __future__ import annotations
@@ -34,6 +35,16 @@ class Contribution(Wire):
     contribution: float
 
 
+class TokenMatch(Wire):
+    query_token: str
+    document_token: str
+    similarity: float
+    share: float
+    path: str
+    line: int
+    column: int
+
+
 class Hit(Wire):
     repo: str
     path: str
@@ -50,6 +61,7 @@ class Hit(Wire):
     commit: str
     uri: str
     contributions: dict[str, Contribution] | None = None
+    token_matches: tuple[TokenMatch, ...] | None = None
 
 
 class Stage(Wire):
@@ -317,11 +329,24 @@ def _hit(hit: values.Hit, explain: bool) -> Hit:
         commit=hit.commit,
         uri=uri(hit.repo, hit.path),
         contributions={name: _contribution(part) for name, part in hit.contributions.items()} if explain else None,
+        token_matches=tuple(_token_match(match) for match in hit.token_matches) or None,
     )
 
 
 def _contribution(part: values.Contribution) -> Contribution:
     return Contribution(rank=part.rank, score=part.score, weight=part.weight, contribution=part.contribution)
+
+
+def _token_match(match: values.TokenMatch) -> TokenMatch:
+    return TokenMatch(
+        query_token=match.query_token,
+        document_token=match.document_token,
+        similarity=match.similarity,
+        share=match.share,
+        path=match.path,
+        line=match.line,
+        column=match.column,
+    )
 
 
 def _stage(stage: values.Stage) -> Stage:

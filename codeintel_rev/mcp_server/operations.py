@@ -14,7 +14,7 @@ from codeintel_rev.navigation.cursor import Cursor, check_served, decode, digest
 from codeintel_rev.navigation.navigator import Navigator
 from codeintel_rev.observability.metrics import observe_search
 from codeintel_rev.observability.tracing import trace_id
-from codeintel_rev.retrieval.searcher import Searcher
+from codeintel_rev.retrieval.searcher import NONE, Searcher
 from codeintel_rev.types import SearchResult, ShardStatus
 
 STATUS_POLL_S = 0.25
@@ -39,8 +39,10 @@ async def semantic_search(served: Served, request: SearchRequest) -> wire.Envelo
     end = start + request.limit
     _check_most("limit", end, served.limits.max_results)
     deadline_ms = min(request.time_budget_ms or served.deadline_ms, served.deadline_ms)
+    explained = range(start, end) if request.explain else NONE
     result = await served.blocking.run(
-        lambda left: served.searcher.search(request.query, request.scope(), end, deadline_ms=left), deadline_ms
+        lambda left: served.searcher.search(request.query, request.scope(), end, deadline_ms=left, explained=explained),
+        deadline_ms,
     )
     if cursor:
         check_served(cursor, result.generations)

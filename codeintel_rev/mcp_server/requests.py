@@ -42,7 +42,9 @@ class SearchRequest(ScopedRequest):
     query: Annotated[str, Field(description="A question in plain words, an identifier or a path")]
     limit: Annotated[int, Field(ge=1)] = 8
     kinds: Annotated[Names, Field(description="Kinds of definition: function, class, method …", max_length=64)] = ()
-    explain: Annotated[bool, Field(description="Add each channel's part in the score, and stage times")] = False
+    explain: Annotated[bool, Field(description="Add channels' parts in the score, matching tokens, stage times")] = (
+        False
+    )
     max_tokens: Annotated[int, Field(description="Size of the text", ge=100, le=100_000)] = 4000
     time_budget_ms: Annotated[int | None, Field(ge=10)] = None
     cursor: Cursor = ""

@@ -37,7 +37,7 @@ def candidates(fused: Fused, shards: Sequence[Shard]) -> list[Candidate]:
 
 def hits(plan: Plan, ranked: Sequence[Ranked], fused: Fused, shards: Sequence[Shard]) -> tuple[Hit, ...]:
     """Return the ranked chunks as hits, in ranking order. Raises GenerationMismatch when a chunk is not catalogued."""
-    chunks = _texts([int(fused.chunk_ids[place.row]) for place in ranked], shards)
+    chunks = texts([int(fused.chunk_ids[place.row]) for place in ranked], shards)
     by_repo = {shard.repo: shard for shard in shards}
     return tuple(
         _hit(plan, chunks[int(fused.chunk_ids[place.row])], place, fused.contributions(place.row), by_repo)
@@ -45,7 +45,8 @@ def hits(plan: Plan, ranked: Sequence[Ranked], fused: Fused, shards: Sequence[Sh
     )
 
 
-def _texts(chunk_ids: Sequence[int], shards: Sequence[Shard]) -> dict[int, Chunk]:
+def texts(chunk_ids: Sequence[int], shards: Sequence[Shard]) -> dict[int, Chunk]:
+    """Return these chunks by id. Raises GenerationMismatch when one is not catalogued."""
     found: dict[int, Chunk] = {}
     for shard in shards:
         own = shard.outlines.known(np.asarray(chunk_ids, np.int64))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.dense import DenseEncoder
+from codeintel_rev.encoders.token_encoder import open_token_encoder
 from codeintel_rev.errors import IndexUnavailable, NotFound
 from codeintel_rev.io.generation_reader import GenerationReader
 from codeintel_rev.io.leases import Generation
@@ -18,7 +21,10 @@ from codeintel_rev.io.progress import read_progress
 from codeintel_rev.io.registry import repositories, repository_directory, source_of
 from codeintel_rev.io.worktree import Worktree
 from codeintel_rev.retrieval.search import Budget, search
+from codeintel_rev.retrieval.searcher import NONE
 from codeintel_rev.retrieval.shard import Shard, open_shard
+from codeintel_rev.retrieval.token_matches import Explaining, OnDemand
+from codeintel_rev.retrieval.token_matches import explained as with_token_matches
 from codeintel_rev.types import BuildProgress, Limit, Revision, Scope, SearchResult, ShardStatus
 
 CHANNELS_A_SHARD = 3
@@ -35,6 +41,7 @@ class Shards:
         retrieval = settings.retrieval
         self._budget = Budget(retrieval.channel_deadline_ms, retrieval.request_deadline_ms, retrieval.candidates)
         threads = CHANNELS_A_SHARD * settings.limits.concurrent_calls
+        self._token_encoder = OnDemand(partial(open_token_encoder, settings, encoder, data_dir / "models"))
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="channel")
 
     def refresh(self) -> None:
@@ -45,7 +52,10 @@ class Shards:
                 self._live = {**self._live, repo: live}  # replaced, not changed: other threads walk through it
             self._live[repo].refresh()
 
-    def search(self, query: str, scope: Scope, limit: int, *, deadline_ms: float) -> SearchResult:
+    def search(
+        self, query: str, scope: Scope, limit: int, *, deadline_ms: float, explained: range = NONE
+    ) -> SearchResult:
+        started = time.monotonic()
         budget = Budget(self._budget.channels_ms, min(deadline_ms, self._budget.total_ms), self._budget.candidates)
         with self.lease(scope.repos) as shards:
             found = search(
@@ -57,6 +67,9 @@ class Shards:
                 executor=self._executor,
                 budget=budget,
             )
+            if explained:
+                by = Explaining(self._token_encoder, self._executor, started + budget.total_ms / 1000)
+                found = with_token_matches(found, query, explained, shards, by)
         return replace(found, limits=tuple(dict.fromkeys((*found.limits, *self._limits(scope.repos)))))
 
     @contextmanager

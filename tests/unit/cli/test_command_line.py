@@ -63,6 +63,7 @@ def test_a_search_as_json_is_the_envelope(capsys: pytest.CaptureFixture[str]) ->
     search.one("charge", {}, 8, as_json=True, explain=True, open_index=opening(FakeSearcher()))
     body = json.loads(capsys.readouterr().out)
     assert body["hits"][0]["contributions"]["lexical"]["rank"] == 1
+    assert body["hits"][0]["token_matches"][0]["document_token"] == "b"
 
 
 def test_code_that_looks_like_markup_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

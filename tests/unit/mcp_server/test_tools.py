@@ -160,6 +160,23 @@ async def test_contributions_are_told_only_when_asked_for() -> None:
     assert explained.structured_content["method"]["stages"][0]["name"] == "lexical"
 
 
+async def test_the_hits_of_the_page_shown_are_explained() -> None:
+    """A12, A22: those before it are not, and nothing is unless asked for."""
+    request = {"query": "a charge", "limit": 1, "explain": True}
+    async with asking() as client:
+        first = (await client.call_tool("semantic_search", request)).structured_content
+        second = (
+            await client.call_tool("semantic_search", request | {"cursor": first["next_cursor"]})
+        ).structured_content
+        compact = (await client.call_tool("semantic_search", {"query": "a charge"})).structured_content
+    for page in (first, second):
+        (hit,) = page["hits"]
+        (match,) = hit["token_matches"]
+        assert (match["query_token"], match["document_token"], match["path"]) == ("a", "b", hit["path"])
+        assert (match["line"], match["column"], match["similarity"], match["share"]) == (1, 5, 0.5, 0.25)
+    assert all("token_matches" not in hit for hit in compact["hits"])
+
+
 async def test_limits_reach_the_agent_as_text() -> None:
     async with asking(FakeSearcher(limits=(NOT_ENCODED,))) as client:
         result = await client.call_tool("semantic_search", {"query": "charge"})

@@ -1,0 +1,62 @@
+"""How the configured token encoder is opened: a late-interaction checkpoint, or the dense encoder's model.
+
+Modules are imported here and not at the top, because one of them imports torch (2 s, 300 MB).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from codeintel_rev.config.settings import Settings
+from codeintel_rev.encoders.dense import DenseEncoder
+from codeintel_rev.encoders.tokens import Projection, TokenEncoder
+from codeintel_rev.errors import SettingsError
+
+_MINILM = "codeintel_rev.encoders.minilm_tokens"
+_CHECKPOINT = "codeintel_rev.encoders.late_interaction"
+
+
+def open_token_encoder(
+    settings: Settings, dense: DenseEncoder | None, models_dir: Path, projection: Projection | None = None
+) -> TokenEncoder:
+    """Return the token encoder; `dense` is the configured dense encoder, whose session the embedded one shares.
+
+    Without a `projection` the embedded model's tokens keep their full width: exact, and too wide to store. Raises
+    SettingsError when there is no model, EncoderFailed, DimensionMismatch.
+    """
+    if _shares_session(settings, dense):
+        encoder: TokenEncoder = importlib.import_module(_MINILM).MiniLMTokens(dense, projection or _identity(dense))
+        return encoder
+    model, revision = _checkpoint(settings)
+    opened: TokenEncoder = importlib.import_module(_CHECKPOINT).open_token_encoder(
+        model, revision, models_dir, batch_size=settings.embedding.batch_size, projection=projection
+    )
+    return opened
+
+
+def fitted_projection(settings: Settings, dense: DenseEncoder | None, texts: Sequence[str]) -> Projection | None:
+    """Return the projection to store with an index of `texts`; None where the checkpoint decides."""
+    if not _shares_session(settings, dense):
+        return None
+    fitted: Projection = importlib.import_module(_MINILM).fitted_projection(dense, texts)
+    return fitted
+
+
+def _shares_session(settings: Settings, dense: DenseEncoder | None) -> bool:
+    return dense is not None and not settings.xtr.model and settings.embedding.provider == "minilm"
+
+
+def _identity(dense: DenseEncoder | None) -> Projection:
+    return Projection.linear(np.eye(dense.fingerprint.dim if dense else 0, dtype=np.float32))
+
+
+def _checkpoint(settings: Settings) -> tuple[str, str]:
+    """Return model and revision: of late interaction, or else of the dense encoder."""
+    for section in (settings.xtr, settings.embedding):
+        if section.model:
+            return section.model, section.revision
+    raise SettingsError("no model makes token vectors.", "Set xtr.model or embedding.provider.")
