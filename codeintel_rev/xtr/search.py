@@ -1,0 +1,233 @@
+"""Which documents does a query match best? Start reading here.
+
+Up to a few thousand documents all are rescored. Beyond that, each stage sees fewer documents and looks closer:
+
+1. probe       the `nprobe` centroids nearest to each query token; a document's sum over query tokens of its best probed
+               centroid, and of the last probed one where it has none (WARP-select and imputation: Scheerer et al. 2025,
+               §4.2; Lee et al. 2023, §3.2), keeps `candidates`
+2. interact    MaxSim with each token at its centroid (PLAID, Santhanam et al. 2022, §4.2) keeps `rescored`
+3. rescore     MaxSim over the decoded tokens (`rescore`) orders the answer
+
+WARP decodes residuals while it probes; here postings hold documents only, so that residuals are stored once, in the
+order in which the third stage reads them. The second stage makes up for it. An open index is immutable and safe for
+many threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from codeintel_rev.types import Floats, Ids
+from codeintel_rev.xtr.codec import Codec
+from codeintel_rev.xtr.config import ScoreNorm, SearchConfig
+from codeintel_rev.xtr.dots import Bytes, Dots, int8_dots
+from codeintel_rev.xtr.kernels import interact, probe
+from codeintel_rev.xtr.metrics import Figure, Observe, ignore, timed
+from codeintel_rev.xtr.rescore import Query, decoded, maxsim, query_of
+from codeintel_rev.xtr.storage import Manifest, Segment, read_codec, read_manifest
+
+Places = NDArray[np.int64]
+"""Numbers of documents counted over all segments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """`doc_ids` (n,) and `scores` (n,), best first, equal ones by ascending id; `missing` of the ids asked for are not
+    there."""
+
+    doc_ids: Ids
+    scores: Floats
+    missing: int = 0
+
+
+class XTRSearch:
+    """An open index."""
+
+    def __init__(
+        self,
+        config: SearchConfig,
+        manifest: Manifest,
+        segments: tuple[Segment, ...],
+        codec: Codec | None,
+        observe: Observe,
+    ) -> None:
+        self.manifest = manifest
+        self.segments = segments
+        self.codec = codec
+        self._config = config
+        self._observe = observe
+        self._starts = np.cumsum([0, *(segment.entry.documents for segment in segments)])
+
+    @classmethod
+    def open(cls, config: SearchConfig, observe: Observe = ignore) -> XTRSearch:
+        """Map the index at `config.index_dir`; sizes are checked, contents are not (`validate.audit` does).
+
+        Raises IndexCorrupt, IndexIncompatible.
+        """
+        manifest = read_manifest(config.index_dir)
+        segments = tuple(Segment(config.index_dir, entry) for entry in manifest.segments)
+        return cls(config, manifest, segments, read_codec(config.index_dir, manifest), observe)
+
+    def __len__(self) -> int:
+        return self.manifest.documents
+
+    def search(self, query: Floats, k: int | None = None, allowed: Ids | None = None) -> Scores:
+        """Return the `k` (default `top_k`) best documents for `query` (n, dim), among `allowed` ids when given.
+
+        Documents without tokens are never found. Raises DimensionMismatch, InvalidArgument.
+        """
+        ready = self.ready(query)
+        wanted = self._config.top_k if k is None else k
+        places = self._narrowed(ready, self._masks(allowed), max(wanted, self._config.rescored))
+        with timed(self._observe, Figure.RESCORE_MS):
+            scores = self._by_segment(places, lambda segment, documents: maxsim(segment, self.codec, ready, documents))
+        return self._best(places, scores, wanted)
+
+    def rescore(self, query: Floats, ids: Ids) -> Scores:
+        """Return all of `ids` that are here with their exact scores; one without tokens scores 0.
+
+        Raises DimensionMismatch, InvalidArgument.
+        """
+        ready = self.ready(query)
+        with timed(self._observe, Figure.RESCORE_MS):
+            distinct = np.unique(ids)
+            places = self._places(distinct)
+            present = places[places >= 0]
+            scores = self._by_segment(present, lambda segment, documents: maxsim(segment, self.codec, ready, documents))
+        return self._best(present, scores, len(present), missing=len(distinct) - len(present))
+
+    def tokens(self, doc_id: int) -> Floats | None:
+        """Return the tokens (n, dim) of a document as they are stored; None when it is not here."""
+        place = int(self._places(np.array([doc_id], np.int64))[0])
+        if place < 0:
+            return None
+        owner = int(np.searchsorted(self._starts, place, "right")) - 1
+        return decoded(self.segments[owner], self.codec, self.manifest.dim, place - int(self._starts[owner]))
+
+    def ready(self, query: Floats) -> Query:
+        """Return `query` checked. Raises DimensionMismatch, InvalidArgument."""
+        return query_of(query, self.manifest.dim, self.codec.width if self.codec else self.manifest.dim)
+
+    def _places(self, ids: Ids) -> Places:
+        """Return where each of `ids` stands; -1 where it does not."""
+        places = np.full(len(ids), -1, np.int64)
+        for segment, start in zip(self.segments, self._starts, strict=False):
+            at, present = segment.find(ids)
+            places[present] = at[present] + start
+        return places
+
+    def _masks(self, allowed: Ids | None) -> list[NDArray[np.bool_]]:
+        """Return which documents of each segment may be found."""
+        if allowed is None:
+            return [segment.searchable for segment in self.segments]
+        return [_mask(segment, allowed) for segment in self.segments]
+
+    def _narrowed(self, query: Query, masks: list[NDArray[np.bool_]], keep: int) -> Places:
+        """Return the documents worth rescoring: all of them when they are few, else about the `keep` most promising."""
+        if self.codec is None or sum(int(mask.sum()) for mask in masks) <= self._config.brute_force:
+            return np.flatnonzero(np.concatenate([np.empty(0, np.bool_), *masks]))
+        corners = self.codec.centroids.fine
+        with timed(self._observe, Figure.SEARCH_IVF_MS):
+            places, totals = self._probed(_nearest_cells(query, corners, self._config.nprobe), masks)
+            places = _top(places, totals, max(keep, self._config.candidates))
+        with timed(self._observe, Figure.SEARCH_REDUCE_MS):
+            dots = int8_dots(corners, query.rows)
+            sums = self._by_segment(places, lambda segment, documents: interaction(segment, dots, query, documents))
+        return _top(places, sums, keep)
+
+    def _probed(self, cells: _Cells, masks: list[NDArray[np.bool_]]) -> tuple[Places, Floats]:
+        """Return the documents with a token in one of `cells`, and their sums."""
+        found = [_probe_segment(segment, cells, mask) for segment, mask in zip(self.segments, masks, strict=True)]
+        places = [documents + start for (documents, _), start in zip(found, self._starts, strict=False)]
+        return np.concatenate(places), np.concatenate([totals for _, totals in found])
+
+    def _by_segment(self, places: Places, score: Callable[[Segment, Places], Floats]) -> Floats:
+        """Return the score of each of `places`, each segment asked once for its own."""
+        scores = np.zeros(len(places), np.float32)
+        owners = np.searchsorted(self._starts, places, "right") - 1
+        for owner in np.unique(owners):
+            mine = owners == owner
+            scores[mine] = score(self.segments[owner], places[mine] - self._starts[owner])
+        return scores
+
+    def _best(self, places: Places, scores: Floats, k: int, missing: int = 0) -> Scores:
+        ids = self._ids(places)
+        order = np.lexsort((ids, -scores))[:k]
+        return Scores(ids[order], normalised(scores[order], self._config.score_norm), missing)
+
+    def _ids(self, places: Places) -> Ids:
+        ids = np.empty(len(places), np.int64)
+        owners = np.searchsorted(self._starts, places, "right") - 1
+        for owner in np.unique(owners):
+            mine = owners == owner
+            ids[mine] = self.segments[owner].doc_ids[places[mine] - self._starts[owner]]
+        return ids
+
+
+@dataclass(frozen=True, slots=True)
+class _Cells:
+    """The cells nearest to each query token, best first, (queries, nprobe), and their scores."""
+
+    numbers: NDArray[np.int32]
+    scores: Floats
+
+
+def _mask(segment: Segment, allowed: Ids) -> NDArray[np.bool_]:
+    mask = np.zeros(segment.entry.documents, np.bool_)
+    at, present = segment.find(allowed)
+    mask[at[present]] = True
+    return mask & segment.searchable
+
+
+def _nearest_cells(query: Query, corners: Bytes, nprobe: int) -> _Cells:
+    dots = int8_dots(query.rows, corners)
+    probed = min(nprobe, len(corners))
+    numbers = np.argpartition(dots, len(corners) - probed, axis=1)[:, len(corners) - probed :]
+    scores = np.take_along_axis(dots, numbers, 1)
+    order = np.argsort(-scores, axis=1, kind="stable")
+    ordered = np.take_along_axis(scores, order, 1) * query.weights[:, None]
+    return _Cells(np.take_along_axis(numbers, order, 1).astype(np.int32), ordered.astype(np.float32))
+
+
+def _probe_segment(segment: Segment, cells: _Cells, mask: NDArray[np.bool_]) -> tuple[Places, Floats]:
+    documents = segment.entry.documents
+    totals, found = np.empty(documents, np.float32), np.empty(documents, np.int32)
+    if not segment.entry.tokens:
+        return np.empty(0, np.int64), totals[:0]
+    arrays = segment.arrays
+    stamps = np.zeros(documents, np.int32)
+    missing = np.ascontiguousarray(cells.scores[:, -1])
+    count = probe(
+        cells.numbers, cells.scores, missing, arrays["bounds"], arrays["postings"], mask, stamps, totals, found
+    )
+    return found[:count].astype(np.int64), totals[found[:count]]
+
+
+def interaction(segment: Segment, dots: Dots, query: Query, documents: Places) -> Floats:
+    """Return MaxSim, but for a constant and a factor, of `documents` with every token at its centroid.
+
+    `dots` are the products of all centroids with the query tokens.
+    """
+    sums = np.empty(len(documents), np.float32)
+    starts, ends = segment.offsets[documents], segment.offsets[documents + 1]
+    interact(dots, segment.arrays["cells"], starts, ends, query.weights, sums)
+    return sums
+
+
+def _top(places: Places, scores: Floats, count: int) -> Places:
+    """Return the `count` of `places` with the highest scores, ascending."""
+    if len(places) > count:
+        places = places[np.argpartition(-scores, count)[:count]]
+    return np.sort(places)
+
+
+def normalised(scores: Floats, norm: ScoreNorm) -> Floats:
+    """Return `scores` as they are, from 0 to 1, or with mean 0 and deviation 1; equal scores become 0 under both."""
+    if norm == "none" or not len(scores):
+        return scores
+    origin, width = (scores.min(), np.ptp(scores)) if norm == "minmax" else (scores.mean(), scores.std())
+    return (scores - origin) / (width if width > 0 else np.float32(1))
