@@ -17,7 +17,16 @@ import numpy as np
 from codeintel_rev.config.settings import DuckDBSettings
 from codeintel_rev.io.duckdb_catalog import Catalog, build_catalog
 from codeintel_rev.io.faiss_index import FaissIndex, build_index, export_idmap
-from codeintel_rev.io.parquet_store import CHUNKS, FILES, SYMBOLS, ChunkWriter, FileRow, FileWriter, SymbolWriter
+from codeintel_rev.io.parquet_store import (
+    CHUNKS,
+    FILES,
+    IDMAP,
+    SYMBOLS,
+    ChunkWriter,
+    FileRow,
+    FileWriter,
+    SymbolWriter,
+)
 from codeintel_rev.io.vectors import VectorTable, write_vectors
 from codeintel_rev.types import Chunk, Floats, Ids, Role, Scope
 
@@ -47,7 +56,7 @@ def _vectors(folder: Path, ids: Ids, vectors: Floats) -> None:
     print(f"{size}: indexed in {_seconds(lambda: build_index(folder, table)):.2f} s")
     print(f"{size}: opened in {_seconds(lambda: FaissIndex.open(folder, DIM)) * 1e3:.1f} ms")
     index = FaissIndex.open(folder, DIM)
-    export_idmap(index, folder)
+    export_idmap(index, folder / IDMAP)
     few = ids[::20]
     print(f"{size}: nearest {DEPTH} in {_median_ms(lambda i: index.search(vectors[i], DEPTH)):.2f} ms")
     print(f"{size}: of 5 % allowed in {_median_ms(lambda i: index.search(vectors[i], DEPTH, allowed=few)):.2f} ms")

@@ -2,7 +2,6 @@
 
     CodeIntelError
     ├── SettingsError            a setting is unknown, missing or out of range
-    ├── MissingExtra             an optional part was asked for and its package is not installed
     ├── InvalidArgument          the caller's request cannot be served as asked
     │   └── QueryTooComplex
     ├── NotFound                 no such repository, file or generation (forbidden looks the same)
@@ -21,7 +20,6 @@
     ├── ParseFailed              a file could not be parsed within its limits
     ├── IdCollision              two chunks of one build got the same id
     ├── ChannelFailed            one retrieval channel gave no answer; search turns it into a Limit
-    │   └── ChannelLate
     └── DeadlineExceeded
 
 `slug` is the stable name on the wire (tail of a problem's `type`), `status` the HTTP status. Messages say what, where
@@ -53,10 +51,6 @@ class CodeIntelError(Exception):
 
 class SettingsError(CodeIntelError):
     slug, status, title = "invalid-settings", 500, "Invalid settings"
-
-
-class MissingExtra(CodeIntelError):
-    slug, status, title = "missing-extra", 500, "An optional part is not installed"
 
 
 class InvalidArgument(CodeIntelError):
@@ -129,10 +123,6 @@ class IdCollision(CodeIntelError):
 
 class ChannelFailed(CodeIntelError):
     slug, status, title, retryable = "channel-failed", 503, "Retrieval channel failed", True
-
-
-class ChannelLate(ChannelFailed):
-    slug, status, title = "channel-late", 504, "Retrieval channel late"
 
 
 class DeadlineExceeded(CodeIntelError):

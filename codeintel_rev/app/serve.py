@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import tempfile
+from multiprocessing import active_children
 from pathlib import Path
 
 from hypercorn.config import Config
@@ -39,6 +40,10 @@ def serve(settings: Settings, *, application: str = APPLICATION) -> int:
                 f"setting server.port: {server.host}:{server.port} cannot be bound, {error.strerror}.",
                 "Stop what listens there or set CODEINTEL_SERVER__PORT.",
             ) from error
+        finally:
+            # Hypercorn leaves while busy workers still end their requests; those count in the folder.
+            for worker in active_children():
+                worker.join()
 
 
 def hypercorn_config(settings: Settings, application: str) -> Config:

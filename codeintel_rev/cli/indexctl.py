@@ -65,3 +65,29 @@ def gc(
 def rollback(repo: Repo, generation: Generation = "", as_json: Json = False) -> None:
     """Make an older generation (default: the one before) the current one."""
     verb("generations").rollback(repo, generation, as_json=as_json)
+
+
+@app.command()
+def coverage(repo: Repo, as_json: Json = False) -> None:
+    """Tell how many chunks of each module and language have a vector."""
+    verb("contents").coverage(repo, as_json=as_json)
+
+
+@app.command()
+def files(
+    repo: Repo,
+    skipped: Annotated[bool, typer.Option("--skipped", help="Those left out, with the reasons.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List the indexed files."""
+    verb("contents").files(repo, skipped=skipped, as_json=as_json)
+
+
+@app.command()
+def export_idmap(
+    repo: Repo,
+    out: Annotated[Path, typer.Option(help="The Parquet file to write: faiss_id, chunk_id.")],
+    as_json: Json = False,
+) -> None:
+    """Write which chunk each vector is of."""
+    verb("contents").export(repo, out, as_json=as_json)

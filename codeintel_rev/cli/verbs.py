@@ -45,7 +45,11 @@ class Verbs(TyperGroup):
 def verb(module: str) -> Any:
     """Return the module of this package that does the work, imported now that it is asked for.
 
-    Raises SettingsError first, before seconds are spent on importing what a broken setting would stop anyway.
+    Raises SettingsError first, before seconds are spent on importing what a broken setting would stop anyway. Logs tell
+    only of trouble until a server or a builder configures its own: a person asked for an answer.
     """
-    importlib.import_module("codeintel_rev.config.settings").load_settings()
+    observability = importlib.import_module("codeintel_rev.config.settings").load_settings().observability
+    if observability.log_level == "info":
+        observability = observability.model_copy(update={"log_level": "warning"})
+    importlib.import_module("codeintel_rev.observability.logs").configure_logs(observability)
     return importlib.import_module(f"codeintel_rev.cli.{module}")

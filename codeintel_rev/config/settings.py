@@ -199,9 +199,9 @@ class Settings(BaseSettings):
         return CommaSeparated(settings_cls), init_settings
 
 
-def _file_values(path: Path | None) -> dict[str, Any]:
-    named = path or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
-    chosen = named or DEFAULT_FILE
+def _file_values() -> dict[str, Any]:
+    named = os.environ.get(CONFIG_VARIABLE)
+    chosen = Path(named) if named else DEFAULT_FILE
     if not chosen.is_file():
         if named:
             raise SettingsError(f"settings file {named} does not exist.", f"Create it or unset {CONFIG_VARIABLE}.")
@@ -223,11 +223,11 @@ def _refuse_unknown_variables() -> None:
             raise SettingsError(f"unknown setting {name}.", f"Sections are {', '.join(sorted(sections))}.")
 
 
-def load_settings(path: Path | None = None) -> Settings:
+def load_settings() -> Settings:
     """Return the effective settings. Raises SettingsError naming the key, in one line."""
     _refuse_unknown_variables()
     try:
-        return Settings(**_file_values(path))
+        return Settings(**_file_values())
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

@@ -13,7 +13,7 @@ from codeintel_rev.encoders.batched import Wanted, cached, encoded
 from codeintel_rev.encoders.dense import DenseEncoder, embedding_text
 from codeintel_rev.indexing.text_stage import Tell
 from codeintel_rev.io.faiss_index import build_index
-from codeintel_rev.io.parquet_store import read_chunks, write_idmap
+from codeintel_rev.io.parquet_store import IDMAP, read_chunks, write_idmap
 from codeintel_rev.io.vector_cache import VectorCache
 from codeintel_rev.io.vectors import VectorTable, write_vectors
 from codeintel_rev.types import Ids, Role
@@ -58,7 +58,7 @@ class Vectors:
         write_vectors(directory, self.chunk_ids[self.made], self.rows[self.made])
         table = VectorTable.open(directory, self.rows.shape[1])
         build_index(directory, table)
-        write_idmap(directory, table.ids)
+        write_idmap(directory / IDMAP, table.ids)
 
     def _take(self, where: Ids, vectors: NDArray[np.float32]) -> None:
         self.rows[where] = vectors

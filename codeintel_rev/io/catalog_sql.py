@@ -7,12 +7,7 @@ CREATE_META = "CREATE TABLE meta AS SELECT $format::INTEGER AS format"
 CREATE_CHUNKS = """
 CREATE TABLE chunks AS FROM source ORDER BY path, start_line, end_line, chunk_id
 """
-CREATE_SYMBOLS = r"""
-CREATE TABLE symbols AS
-SELECT *, lower(name) AS name_key, regexp_replace(lower(qualified_name), '::|->|[#/\\]', '.', 'g') AS qualified_key
-FROM source
-ORDER BY name_key, path, start_line, qualified_name
-"""
+CREATE_SYMBOLS = "CREATE TABLE symbols AS FROM source ORDER BY lower(name), path, start_line, qualified_name"
 CREATE_FILES = "CREATE TABLE files AS FROM source ORDER BY path"
 CREATE_IDMAP = "CREATE TABLE faiss_idmap (faiss_id BIGINT NOT NULL, chunk_id BIGINT NOT NULL)"
 CREATE_JOIN = """
@@ -64,14 +59,8 @@ WHERE ($every_path OR path IN (FROM matched))
 ORDER BY chunk_id
 """
 SELECT_FILE = "SELECT * FROM files WHERE path = $path"
-SELECT_FILES = """
-SELECT * FROM files WHERE status = $status AND path > $after AND starts_with(path, $under) ORDER BY path
-"""
+SELECT_FILES = "SELECT * FROM files WHERE status = $status ORDER BY path"
 SELECT_CHUNKS_OF_FILE = "SELECT * FROM chunks WHERE path = $path ORDER BY start_line, end_line, chunk_id"
-SELECT_CHUNK_AT = """
-SELECT * FROM chunks WHERE path = $path AND $line BETWEEN start_line AND end_line
-ORDER BY end_line - start_line, chunk_id LIMIT 1
-"""
 SELECT_TEXT_WITH_LITERAL = """
 SELECT path, start_line, end_line, text FROM chunks
 WHERE contains(text, $pattern)
@@ -89,19 +78,4 @@ WHERE rowid BETWEEN $first AND $last
     AND (path > $path OR (path = $path AND end_line > $line))
     AND ($everything OR chunk_id IN (FROM selected))
 ORDER BY path, start_line, end_line, chunk_id LIMIT $limit
-"""
-SELECT_SYMBOLS = """
-WITH matched AS (
-    SELECT *,
-        CASE WHEN name_key = lower($dotted) OR qualified_key = lower($dotted) THEN 'exact'
-             WHEN name_key = lower($tail) AND ends_with(qualified_key, '.' || lower($dotted)) THEN 'suffix'
-             WHEN starts_with(name_key, lower($dotted)) THEN 'prefix' END AS match
-    FROM symbols
-    WHERE (name_key = lower($tail) OR starts_with(name_key, lower($dotted)))
-        AND ($everything OR chunk_id IN (FROM selected))
-)
-SELECT * EXCLUDE (name_key, qualified_key) FROM matched WHERE match IS NOT NULL
-ORDER BY match = 'prefix', match = 'suffix', NOT starts_with(name, $tail), len(qualified_name),
-    path, start_line, qualified_name, chunk_id
-LIMIT $limit
 """

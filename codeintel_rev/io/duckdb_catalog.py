@@ -11,13 +11,11 @@ The builder writes a new file (`build_catalog`); everyone else opens the publish
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -45,7 +43,6 @@ from codeintel_rev.io.parquet_store import (
     IDMAP,
     SYMBOLS,
     FileRow,
-    Symbol,
     get_chunk_schema,
     get_file_schema,
     get_idmap_schema,
@@ -73,10 +70,8 @@ SERVING: Config = {
     "lock_configuration": "true",
     "temp_directory": "",
 }
-_SEPARATORS = re.compile(r"::|->|[#/\\]")
 _INTERRUPT_AGAIN_S = 0.01
 _FAST_PAGE_S = 0.05
-_FETCH_ROWS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +82,6 @@ class TextRow:
     start_line: int
     end_line: int
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class NamedSymbol:
-    """A symbol found by name. `match` is exact (name or qualified name), suffix (`B.c` finds `a.B.c`) or prefix."""
-
-    symbol: Symbol
-    match: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,42 +210,17 @@ class Catalog:
         rows = self._rows(sql.SELECT_FILE, {"path": path})
         return FileRow(*rows[0]) if rows else None
 
-    def paths(self, scope: Scope, *, under: str = "", after: str = "", limit: int) -> list[FileRow]:
-        """Return at most `limit` indexed files in `scope` (paths, languages) below `under`, by path, behind `after`."""
-        matcher = PathMatcher(scope.paths)
-        parameters = {"status": "indexed", "after": after, "under": f"{under.rstrip('/')}/" if under else ""}
-        with self._cursor() as cursor:
-            rows = (FileRow(*row) for row in _fetched(cursor.execute(sql.SELECT_FILES, parameters)))
-            wanted = (row for row in rows if not scope.languages or row.language in scope.languages)
-            return list(islice((row for row in wanted if matcher.matches(row.path)), limit))
+    def paths(self) -> list[FileRow]:
+        """Return the indexed files, by path."""
+        return [FileRow(*row) for row in self._rows(sql.SELECT_FILES, {"status": "indexed"})]
 
-    def skipped(self, *, after: str = "", limit: int) -> list[FileRow]:
-        """Return at most `limit` files that were not indexed, with their reasons, by path, behind `after`."""
-        with self._cursor() as cursor:
-            rows = _fetched(cursor.execute(sql.SELECT_FILES, {"status": "skipped", "after": after, "under": ""}))
-            return [FileRow(*row) for row in islice(rows, limit)]
+    def skipped(self) -> list[FileRow]:
+        """Return the files that were not indexed, with their reasons, by path."""
+        return [FileRow(*row) for row in self._rows(sql.SELECT_FILES, {"status": "skipped"})]
 
     def chunks_of_file(self, path: str) -> list[Chunk]:
         """Return the chunks of the file at exactly `path` by line; none when it is not indexed."""
         return [_chunk(row) for row in self._rows(sql.SELECT_CHUNKS_OF_FILE, {"path": path})]
-
-    def file_chunk_at(self, path: str, line: int) -> Chunk | None:
-        """Return the smallest chunk that holds `line` of the file at exactly `path`, None when no chunk does."""
-        rows = self._rows(sql.SELECT_CHUNK_AT, {"path": path, "line": line})
-        return _chunk(rows[0]) if rows else None
-
-    def symbols_named(self, name: str, *, selection: Selection | None = None, limit: int) -> list[NamedSymbol]:
-        """Return at most `limit` symbols called `name`, whatever its case: exact, then dotted suffix, then prefix.
-
-        `::`, `->`, `#`, `/` and `\\` count as dots. Equal matches are ordered by same case, then the shorter qualified
-        name, path and line. An empty name finds nothing.
-        """
-        dotted = _SEPARATORS.sub(".", name)
-        if not dotted:
-            return []
-        parameters = {"dotted": dotted, "tail": dotted.rpartition(".")[2], "limit": limit}
-        rows = self._rows(sql.SELECT_SYMBOLS, {**parameters, "everything": selection is None}, selected=_ids(selection))
-        return [NamedSymbol(Symbol(*row[:-1]), row[-1]) for row in rows]
 
     def chunk_text_rows(
         self,
@@ -320,11 +282,6 @@ def _chunk(row: tuple[Any, ...]) -> Chunk:
 def _ids(selection: Selection | None) -> pa.Table:
     """Many ids travel as an Arrow table: 50k of them cost 5 ms so, 36 ms as a bound list."""
     return pa.table({"chunk_id": pa.array([] if selection is None else selection.chunk_ids, pa.int64())})
-
-
-def _fetched(cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
-    while rows := cursor.fetchmany(_FETCH_ROWS):
-        yield from rows
 
 
 def _regex_rows(

@@ -162,9 +162,9 @@ def _describe(table: VectorTable, family: Family, training_rows: int, training_s
     )
 
 
-def export_idmap(index: FaissIndex, directory: Path) -> int:
-    """Write `idmap.parquet` from the map inside the index and return its rows (B04)."""
-    return write_idmap(directory, index.ids)
+def export_idmap(index: FaissIndex, path: Path) -> int:
+    """Write the map inside the index as Parquet (faiss_id, chunk_id) and return its rows (B04)."""
+    return write_idmap(path, index.ids)
 
 
 class FaissIndex:

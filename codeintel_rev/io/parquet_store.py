@@ -204,11 +204,14 @@ class FileWriter(_RowWriter[FileRow]):
     name, schema = FILES, staticmethod(get_file_schema)
 
 
-def write_idmap(directory: Path, chunk_ids: Ids) -> int:
-    """Write `chunk_ids` (n,) in the order of their vectors, numbered from 0, and return how many there are."""
+def write_idmap(path: Path, chunk_ids: Ids) -> int:
+    """Write `chunk_ids` (n,) in the order of their vectors, numbered from 0, and return how many there are.
+
+    Raises InsufficientStorage, StorageFailed.
+    """
     columns = [pa.array(np.arange(len(chunk_ids), dtype=np.int64)), pa.array(chunk_ids, pa.int64())]
-    with writing(directory / IDMAP):
-        pq.write_table(pa.Table.from_arrays(columns, schema=get_idmap_schema()), directory / IDMAP, compression="zstd")
+    with writing(path):
+        pq.write_table(pa.Table.from_arrays(columns, schema=get_idmap_schema()), path, compression="zstd")
     return len(chunk_ids)
 
 
@@ -229,11 +232,6 @@ def read_chunks(directory: Path) -> Iterator[Chunk]:
     """
     for row in _rows(directory / CHUNKS, get_chunk_schema()):
         yield Chunk(**{**row, "role": Role(row["role"])})
-
-
-def read_symbols(directory: Path) -> Iterator[Symbol]:
-    """Yield the symbols as written; raises as `read_chunks`."""
-    return (Symbol(**row) for row in _rows(directory / SYMBOLS, get_symbol_schema()))
 
 
 def read_files(directory: Path) -> Iterator[FileRow]:

@@ -43,13 +43,12 @@ _INSERT = "INSERT OR REPLACE INTO vectors_1 VALUES (?, ?, ?, ?)"
 class VectorCache:
     """One model's vectors. Many processes may share the file; one object serves one thread at a time.
 
-    `invalid_rows` counts the rows met that were not what was put, `set_aside` names the unreadable file that was
-    replaced by an empty one, if any. Raises StorageFailed and InsufficientStorage when the disk does not serve.
+    A row that is not what was put is a miss. `set_aside` names the unreadable file that was replaced by an empty one,
+    if any. Raises StorageFailed and InsufficientStorage when the disk does not serve.
     """
 
     def __init__(self, path: Path, fingerprint: ModelFingerprint) -> None:
         self.fingerprint = fingerprint
-        self.invalid_rows = 0
         self.set_aside: Path | None = None
         self._path = path
         self._model = hashlib.sha256(json.dumps(asdict(fingerprint), sort_keys=True).encode()).digest()
@@ -104,7 +103,6 @@ class VectorCache:
             and crc == self._crc(key, vector)
         ):
             return vector
-        self.invalid_rows += 1
         return None
 
     def _insert(self, rows: Sequence[tuple[bytes, bytes, bytes, int]]) -> None:

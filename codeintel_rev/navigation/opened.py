@@ -98,7 +98,7 @@ class OpenedNavigator:
         with self.places.lease((repo,)) as places:
             generations = _generations(places)
             page = list_paths(
-                ((file.path, file.language) for file in places[0].catalog.paths(Scope(), limit=1 << 31)),
+                ((file.path, file.language) for file in places[0].catalog.paths()),
                 under=under,
                 matcher=PathMatcher(scope.paths),
                 languages=scope.languages,

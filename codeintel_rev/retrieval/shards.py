@@ -10,6 +10,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import structlog
+
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.dense import DenseEncoder
 from codeintel_rev.encoders.token_encoder import open_token_encoder
@@ -20,6 +22,7 @@ from codeintel_rev.io.live import LiveGeneration
 from codeintel_rev.io.progress import read_progress
 from codeintel_rev.io.registry import repositories, repository_directory, source_of
 from codeintel_rev.io.worktree import Worktree
+from codeintel_rev.retrieval.channels import Dense
 from codeintel_rev.retrieval.search import Budget, search
 from codeintel_rev.retrieval.searcher import NONE
 from codeintel_rev.retrieval.shard import Shard, open_shard
@@ -28,6 +31,8 @@ from codeintel_rev.retrieval.token_matches import explained as with_token_matche
 from codeintel_rev.types import BuildProgress, Limit, Revision, Scope, SearchResult, ShardStatus
 
 CHANNELS_A_SHARD = 3
+
+log = structlog.get_logger(__name__)
 
 
 class Shards:
@@ -116,7 +121,10 @@ class Shards:
     def _open(self, generation: Generation) -> Shard:
         source = source_of(repository_directory(self._data_dir, generation.manifest.repo))
         model = self._encoder.fingerprint if self._encoder else None
-        return open_shard(generation, Worktree(source.root), model, self._settings.duckdb)
+        shard = open_shard(generation, Worktree(source.root), model, self._settings.duckdb)
+        audit = next((channel.index.describe() for channel in shard.channels if isinstance(channel, Dense)), "none")
+        log.info("generation opened", repo=shard.repo, generation=generation.manifest.generation, vectors=audit)
+        return shard
 
     def _status(self, repo: str, live: LiveGeneration[Shard]) -> ShardStatus:
         directory = repository_directory(self._data_dir, repo)

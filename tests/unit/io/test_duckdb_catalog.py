@@ -21,7 +21,7 @@ from codeintel_rev.errors import (
 )
 from codeintel_rev.io import parquet_store as tables
 from codeintel_rev.io.duckdb_catalog import CATALOG, Catalog, Coverage, build_catalog
-from codeintel_rev.types import Chunk, Definition, Role, Scope
+from codeintel_rev.types import Chunk, Role, Scope
 
 SETTINGS = DuckDBSettings()
 LANGUAGES = {"py": "python", "go": "go", "md": "markdown"}
@@ -79,7 +79,7 @@ def write_tables(directory: Path, chunks: list[Chunk] = CHUNKS, symbols: list[ta
 @pytest.fixture(scope="module")
 def generation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = write_tables(tmp_path_factory.mktemp("generation"))
-    tables.write_idmap(directory, np.array([3, 11, 2**62 + 1]))
+    tables.write_idmap(directory / tables.IDMAP, np.array([3, 11, 2**62 + 1]))
     build_catalog(directory)
     return directory
 
@@ -135,55 +135,18 @@ def test_a_file_is_found_by_its_exact_path(catalog: Catalog) -> None:
     assert catalog.file("src/B.go") is None
 
 
-def test_paths_are_paged_in_order_within_a_scope(catalog: Catalog) -> None:
-    every = [row.path for row in catalog.paths(Scope(), limit=10)]
-    assert every == ["README.md", "src/app/a.py", "src/b.go", "tests/test_a.py"]
-    assert [row.path for row in catalog.paths(Scope(), after="README.md", limit=2)] == every[1:3]
-    assert [row.path for row in catalog.paths(Scope(languages=("python",)), under="src", limit=9)] == ["src/app/a.py"]
-    assert [row.path for row in catalog.paths(Scope(paths=("!src/",)), limit=9)] == ["README.md", "tests/test_a.py"]
+def test_indexed_files_come_by_path(catalog: Catalog) -> None:
+    paths = ["README.md", "src/app/a.py", "src/b.go", "tests/test_a.py"]
+    assert catalog.paths() == [file_row(path) for path in paths]
 
 
 def test_skipped_files_are_reported_with_their_reason(catalog: Catalog) -> None:
-    assert catalog.skipped(limit=5) == [SKIPPED]
+    assert catalog.skipped() == [SKIPPED]
 
 
 def test_the_chunks_of_a_file_come_by_line(catalog: Catalog) -> None:
     assert catalog.chunks_of_file("src/app/a.py") == CHUNKS[:3]
     assert catalog.chunks_of_file("logo.png") == []
-
-
-@pytest.mark.parametrize(("line", "held"), [(1, CHUNKS[0]), (3, CHUNKS[1]), (4, CHUNKS[2]), (5, CHUNKS[1]), (6, None)])
-def test_the_smallest_chunk_holds_a_line(catalog: Catalog, line: int, held: Chunk | None) -> None:
-    assert catalog.file_chunk_at("src/app/a.py", line) == held
-
-
-@pytest.mark.parametrize(
-    ("name", "found"),
-    [
-        (
-            "parse",
-            [("app.parse", "exact"), ("app.Parser.parse", "exact"), ("b.Parse", "exact"), ("app.Parser", "prefix")],
-        ),
-        (
-            "Parse",
-            [("b.Parse", "exact"), ("app.parse", "exact"), ("app.Parser.parse", "exact"), ("app.Parser", "prefix")],
-        ),
-        ("parser.parse", [("app.Parser.parse", "suffix")]),
-        ("Parser::parse", [("app.Parser.parse", "suffix")]),
-        ("app.parse", [("app.parse", "exact")]),
-        ("test_", [("test_a.test_parse", "prefix")]),
-        ("%", []),
-        ("", []),
-        ("ser.parse", []),
-    ],
-)
-def test_symbols_are_found_exact_then_suffix_then_prefix(catalog: Catalog, name: str, found: list) -> None:
-    assert [(hit.symbol.qualified_name, hit.match) for hit in catalog.symbols_named(name, limit=9)] == found
-
-
-def test_symbols_are_found_within_a_selection(catalog: Catalog) -> None:
-    selection = catalog.select(Scope(paths=("src/b.go",)))
-    assert [hit.symbol.chunk_id for hit in catalog.symbols_named("parse", selection=selection, limit=9)] == [3]
 
 
 @pytest.mark.parametrize(
@@ -301,7 +264,7 @@ def test_vectors_that_follow_reuse_the_parents_tables(tmp_path: Path) -> None:
     child.mkdir()
     for name in (tables.CHUNKS, tables.SYMBOLS, tables.FILES):
         os.link(parent / name, child / name)
-    tables.write_idmap(child, np.array([3]))
+    tables.write_idmap(child / tables.IDMAP, np.array([3]))
     build_catalog(child, parent=parent)
     catalog = Catalog.open(child, SETTINGS)
     assert (catalog.counts()["vectors"], catalog.counts()["chunks"]) == (1, 6)
@@ -338,7 +301,7 @@ def test_a_build_whose_stores_do_not_join_does_not_publish(
 ) -> None:
     """Law 1, F14."""
     write_tables(tmp_path, chunks, symbols)
-    tables.write_idmap(tmp_path, np.array(idmap))
+    tables.write_idmap(tmp_path / tables.IDMAP, np.array(idmap))
     with pytest.raises(GenerationMismatch, match=complaint):
         build_catalog(tmp_path)
 
@@ -366,8 +329,7 @@ def test_a_hundred_concurrent_queries_are_identical(catalog: Catalog) -> None:
         rotated = ids[asked % 6 :] + ids[: asked % 6]
         chunks, missing = catalog.hydrate(rotated)
         texts = catalog.chunk_text_rows("parse", limit=9)
-        symbols = catalog.symbols_named("parse", limit=9)
-        return [one.chunk_id for one in chunks] == rotated, missing, texts, symbols
+        return [one.chunk_id for one in chunks] == rotated, missing, texts
 
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(query, range(100)))
@@ -405,10 +367,7 @@ def test_text_from_outside_is_only_ever_compared(catalog: Catalog, text: str) ->
     before = catalog.counts()
     assert catalog.file(text) is None
     assert catalog.chunks_of_file(text) == []
-    assert catalog.file_chunk_at(text, 1) is None
     assert catalog.chunk_text_rows(text, limit=9, after=("zzz", 1)) == []
-    assert catalog.paths(Scope(languages=(text,)), under=text, after=text, limit=9) == []
-    assert [hit for hit in catalog.symbols_named(text, limit=9) if hit.match == "exact"] == []
     for scope in (Scope(languages=(text,)), Scope(kinds=(text,))):
         selection = catalog.select(scope)
         assert selection is not None
@@ -465,7 +424,7 @@ def test_threads_and_memory_are_those_of_the_settings(catalog: Catalog) -> None:
 def test_a_hostile_folder_name_is_only_a_name(tmp_path: Path, name: str) -> None:
     """F39: DuckDB would read a path in SQL as a glob."""
     directory = write_tables(tmp_path / name)
-    tables.write_idmap(directory, np.array([3]))
+    tables.write_idmap(directory / tables.IDMAP, np.array([3]))
     build_catalog(directory)
     catalog = Catalog.open(directory, SETTINGS)
     assert catalog.counts()["vectors"] == 1
@@ -510,9 +469,3 @@ def test_a_closed_catalogue_says_so(tmp_path: Path) -> None:
     catalog.close()
     with pytest.raises(IndexUnavailable):
         catalog.counts()
-
-
-def test_a_definition_is_a_symbol_with_its_chunk(catalog: Catalog) -> None:
-    found = catalog.symbols_named("app.Parser", limit=1)[0].symbol
-    assert isinstance(found, Definition)
-    assert catalog.hydrate([found.chunk_id])[0] == [CHUNKS[1]]

@@ -24,7 +24,7 @@ from codeintel_rev.io.faiss_index import (
     export_idmap,
     inverted_family,
 )
-from codeintel_rev.io.parquet_store import read_idmap
+from codeintel_rev.io.parquet_store import IDMAP, read_idmap
 from codeintel_rev.io.vectors import VectorTable, write_vectors
 
 DIM = 16
@@ -212,7 +212,7 @@ def test_an_index_of_no_vectors_finds_nothing(tmp_path: Path) -> None:
 def test_the_idmap_is_the_index_own(generation: tuple[Path, VectorTable]) -> None:
     """B04: exact map, count returned."""
     directory, table = generation
-    assert export_idmap(FaissIndex.open(directory, DIM), directory) == ROWS
+    assert export_idmap(FaissIndex.open(directory, DIM), directory / IDMAP) == ROWS
     assert read_idmap(directory).tolist() == table.ids.tolist()
 
 

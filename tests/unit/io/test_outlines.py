@@ -7,6 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from codeintel_rev.errors import IndexCorrupt
@@ -17,7 +18,6 @@ from codeintel_rev.io.parquet_store import (
     ChunkWriter,
     SymbolWriter,
     read_chunks,
-    read_symbols,
     symbols_of,
 )
 from codeintel_rev.types import Chunk, Definition, Role
@@ -45,8 +45,8 @@ def definition(path: str, name: str, line: int) -> Definition:
 def test_every_chunk_of_a_generation_has_the_outline_the_tables_give(corpus: Place, repo: str) -> None:
     directory = corpus.current(repo)
     defines = defaultdict(list)
-    for symbol in read_symbols(directory):
-        defines[symbol.chunk_id].append(symbol.qualified_name)
+    for symbol in pq.read_table(directory / SYMBOLS).to_pylist():
+        defines[symbol["chunk_id"]].append(symbol["qualified_name"])
     expected = {
         one.chunk_id: (one.path, one.role, one.kind, sorted(defines[one.chunk_id])) for one in read_chunks(directory)
     }

@@ -1,4 +1,4 @@
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,8 @@ def test_symbols_and_files_come_back_as_written(tmp_path: Path) -> None:
     with store.SymbolWriter(tmp_path) as symbol_writer, store.FileWriter(tmp_path) as file_writer:
         symbol_writer.write(symbols)
         file_writer.write([FILE])
-    assert (list(store.read_symbols(tmp_path)), list(store.read_files(tmp_path))) == (symbols, [FILE])
+    assert pq.read_table(tmp_path / store.SYMBOLS).to_pylist() == [asdict(symbol) for symbol in symbols]
+    assert list(store.read_files(tmp_path)) == [FILE]
 
 
 def test_an_empty_table_is_a_table(tmp_path: Path) -> None:
@@ -60,7 +61,7 @@ def test_an_empty_table_is_a_table(tmp_path: Path) -> None:
 
 def test_tables_are_compressed_with_zstd(tmp_path: Path) -> None:
     """B02."""
-    store.write_idmap(tmp_path, np.array([5, 9], np.int64))
+    store.write_idmap(tmp_path / store.IDMAP, np.array([5, 9], np.int64))
     assert pq.ParquetFile(tmp_path / store.IDMAP).metadata.row_group(0).column(0).compression == "ZSTD"
 
 
@@ -83,7 +84,7 @@ def test_a_symbol_outside_every_chunk_stops_the_build() -> None:
 def test_idmap_comes_back_in_the_order_of_the_vectors(tmp_path: Path) -> None:
     """B02, B04: as many rows as vectors, exactly."""
     ids = np.array([3, 2**62, 17], np.int64)
-    assert store.write_idmap(tmp_path, ids) == 3
+    assert store.write_idmap(tmp_path / store.IDMAP, ids) == 3
     assert store.read_idmap(tmp_path).tolist() == ids.tolist()
 
 

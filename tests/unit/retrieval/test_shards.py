@@ -12,14 +12,16 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from codeintel_rev.app.opening import open_index
+from codeintel_rev.encoders.dense import DenseEncoder
 from codeintel_rev.errors import IndexUnavailable, NotFound
 from codeintel_rev.io.generations import GenerationStore
 from codeintel_rev.io.registry import Source, register
 from codeintel_rev.retrieval.shards import Shards
 from codeintel_rev.types import BuildProgress, Scope, SearchResult, ShardStatus
-from tests.indexed import LONG_MS, Place, ask, new_place
+from tests.indexed import LONG_MS, REPOSITORIES, Place, ask, new_place
 
 SWAPS = 20
 TURNS = 6  # Queries that run into each publication, and into each swap: without end they only slow the builder down.
@@ -114,6 +116,25 @@ def test_a_stray_folder_does_not_end_the_search_for_new_generations(tmp_path: Pa
     with place.opened() as shards:
         assert ask(shards, "one").hits
         assert [status.repo for status in shards.status()] == ["shop"]
+
+
+def test_every_opened_generation_is_logged_with_what_its_vectors_are_served_by(
+    corpus: Place, minilm: DenseEncoder
+) -> None:
+    """B11: the audit line of a start-up, once a generation."""
+    with capture_logs() as logs, corpus.opened(minilm) as shards:
+        shards.refresh()
+    assert [(line["event"], line["log_level"], line["repo"], line["generation"]) for line in logs] == [
+        ("generation opened", "info", repo, corpus.current(repo).name) for repo in sorted(REPOSITORIES)
+    ]
+    assert all("opts=[" in line["vectors"] and "factory=SQfp16" in line["vectors"] for line in logs)
+
+
+def test_a_generation_without_vectors_is_logged_too(tmp_path: Path) -> None:
+    place = one_file(new_place(tmp_path))
+    with capture_logs() as logs, place.opened():
+        pass
+    assert [line["vectors"] for line in logs] == ["none"]
 
 
 # What is missing is told
