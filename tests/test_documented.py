@@ -18,6 +18,7 @@ from codeintel_rev.app.routes import question_routes
 from codeintel_rev.cli.indexctl import app as indexctl
 from codeintel_rev.cli.main import app as codeintel
 from codeintel_rev.cli.verbs import EXIT_CODES
+from codeintel_rev.cli.xtr import app as xtr
 from codeintel_rev.config.settings import Section, Settings, load_settings
 from codeintel_rev.mcp_server.tools import TOOLS
 from codeintel_rev.observability import metrics
@@ -104,9 +105,9 @@ def another(default: object) -> str:
     return "other"
 
 
-@pytest.mark.parametrize(("program", "app"), [("codeintel", codeintel), ("indexctl", indexctl)])
+@pytest.mark.parametrize(("program", "app"), [("codeintel", codeintel), ("indexctl", indexctl), ("xtr", xtr)])
 def test_every_verb_is_documented(program: str, app: typer.Typer) -> None:
-    verbs = set(get_command(app).commands) - {"indexctl"}  # type: ignore[attr-defined]
+    verbs = set(get_command(app).commands) - {"indexctl", "xtr"}  # type: ignore[attr-defined]
     assert {verb for verb in verbs if f"`{verb}`" not in OPERATIONS and f"{program} {verb}" not in EVERYTHING} == set()
 
 

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from codeintel_rev.cli import indexctl
+from codeintel_rev.cli import indexctl, xtr
 from codeintel_rev.cli.verbs import Verbs, verb
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(indexctl.app, name="indexctl")
+app.add_typer(xtr.app, name="xtr")
 
 Folder = Annotated[Path, typer.Argument(help="The repository: a git work tree or any folder.")]
 Name = Annotated[str, typer.Option(help="What to call the repository; default: the folder's name.")]

@@ -54,7 +54,7 @@ def batch(queries: Path, out: Path, filters: Filters, limit: int, *, open_index:
     Raises Limited, after the last line is written, when any answer was limited.
     """
     settings = load_settings()
-    asked = list(_questions(queries))
+    asked = list(questions(queries))
     limited: list[str] = []
     searcher = open_index(settings).searcher
     try:
@@ -79,7 +79,8 @@ def _scope(filters: Filters) -> Scope:
     return Scope(**{name: tuple(values) for name, values in filters.items()})
 
 
-def _questions(queries: Path) -> Iterator[dict[str, str]]:
+def questions(queries: Path) -> Iterator[dict[str, str]]:
+    """Yield the lines of a file of questions, each with qid and query. Raises NotFound, InvalidArgument."""
     if not queries.is_file():
         raise NotFound(f"{queries} is not a file.", "Give a file of lines {qid, query, repo}.")
     for number, line in enumerate(queries.read_text(encoding="utf-8").splitlines(), start=1):

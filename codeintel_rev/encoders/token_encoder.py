@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from codeintel_rev.config.settings import Settings
-from codeintel_rev.encoders.dense import DenseEncoder
+from codeintel_rev.encoders.dense import DenseEncoder, open_encoder
 from codeintel_rev.encoders.tokens import Projection, TokenEncoder
 from codeintel_rev.errors import SettingsError
 
@@ -36,6 +36,16 @@ def open_token_encoder(
         model, revision, models_dir, batch_size=settings.embedding.batch_size, projection=projection
     )
     return opened
+
+
+def shared_dense_encoder(settings: Settings, models_dir: Path) -> DenseEncoder | None:
+    """Return the dense encoder whose session the tokens share; None where a checkpoint is loaded for them.
+
+    Raises EncoderFailed, SettingsError.
+    """
+    if settings.xtr.model or settings.embedding.provider != "minilm":
+        return None
+    return open_encoder(settings.embedding, models_dir)
 
 
 def fitted_projection(settings: Settings, dense: DenseEncoder | None, texts: Sequence[str]) -> Projection | None:

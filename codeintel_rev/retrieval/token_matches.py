@@ -115,7 +115,7 @@ def _told(hit: Hit, matches: tuple[TokenMatch, ...]) -> Hit:
 def _matches(
     query: str, asked: EncodedQuery, chunk: Chunk, text: str, document: EncodedDocument
 ) -> tuple[TokenMatch, ...]:
-    words, found = _Words.of(query, asked.offsets), _Words.of(text, document.offsets)
+    words, found = Words.of(query, asked.offsets), Words.of(text, document.offsets)
     places = file_positions(chunk, found.spans)
     meant = np.flatnonzero(words.of_token >= 0)
     seen = np.flatnonzero((found.of_token >= 0) & np.append(places[:, 0] > 0, False)[found.of_token])
@@ -126,7 +126,7 @@ def _matches(
     by_word: dict[str, list[int]] = {}
     for q in np.argsort(-best, kind="stable").tolist():
         by_word.setdefault(words.text(words.of_token[meant[q]]), []).append(q)
-    ordered = sorted(by_word.items(), key=lambda item: -_weight(item[0]) * best[item[1][0]])
+    ordered = sorted(by_word.items(), key=lambda item: -weight(item[0]) * best[item[1][0]])
     return tuple(
         TokenMatch(
             query_token=word,
@@ -142,7 +142,7 @@ def _matches(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Words:
+class Words:
     """The words of a text: `spans` (w, 2), and the number of the one each token ends in, (n,), -1 for none."""
 
     source: str
@@ -160,5 +160,6 @@ class _Words:
         return self.source[self.spans[word, 0] : self.spans[word, 1]]
 
 
-def _weight(word: str) -> float:
+def weight(word: str) -> float:
+    """Return how much a word of the query says: 1, or less for common words."""
     return max(query_weights(word).values(), default=1.0)
