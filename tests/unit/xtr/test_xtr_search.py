@@ -103,7 +103,7 @@ def test_two_ways_to_one_document_give_one_score(tmp_path: Path, random: np.rand
 
 
 def test_order_of_twenty_documents_and_three_queries(tmp_path: Path) -> None:
-    """A47, the engine's part: document i has the axes 0 … i of 20, so a query of the axes j … 19 ranks from j upwards."""
+    """A47, the engine's part: document i has the axes 0 … i of 20, so the axes j … 19 rank the longest first."""
     axes = np.eye(20, dtype=np.float32)
     corpus = {i: axes[: i + 1] for i in range(20)}
     index = opened(tmp_path, corpus, 20)
