@@ -106,7 +106,7 @@ def _shares(sizes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     while missing := count - int(shares.sum()):
         wanting = np.argsort(shares - exact, kind="stable")
         shares[wanting[shares[wanting] < sizes[wanting]][:missing]] += 1
-    return shares
+    return np.asarray(shares, np.int64)
 
 
 def _lloyd(rows: Bytes, count: int, rounds: int, random: np.random.Generator) -> Bytes:
@@ -149,7 +149,7 @@ def _rows_by_group(dots: Dots, half: Floats, searched: int) -> tuple[NDArray[np.
         for group in range(groups):
             scores[group] = np.float32(dots[row, group]) - half[group]
         for rank in range(searched):
-            group = np.argmax(scores)
+            group = int(np.argmax(scores))
             scores[group] = -np.inf
             chosen[row, rank] = group
             starts[group + 1] += 1
@@ -164,7 +164,9 @@ def _rows_by_group(dots: Dots, half: Floats, searched: int) -> tuple[NDArray[np.
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _keep_best(dots: Dots, half: Floats, rows: NDArray[np.int64], base: int, best: Floats, cells: Cells) -> None:
+def _keep_best(  # noqa: PLR0917 (numba calls by position)
+    dots: Dots, half: Floats, rows: NDArray[np.int64], base: int, best: Floats, cells: Cells
+) -> None:
     """Make `cells[rows[i]]` the centroid nearest to row i of `dots`, counted from `base`, where it beats `best`."""
     for i in range(len(rows)):
         high, at = np.float32(-np.inf), 0

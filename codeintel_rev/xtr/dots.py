@@ -35,7 +35,7 @@ def has_int8() -> bool:
 
 def int8_dots(rows: Bytes, others: Bytes) -> Dots:
     """Return (n, m) products of `rows` (n, dim) with `others` (m, dim): int32, or float32 holding whole numbers."""
-    if has_int8() and len(rows) and len(others):
+    if has_int8():
         product: NDArray[np.int32] = torch._int_mm(torch.from_numpy(rows), torch.from_numpy(others).T).numpy()  # noqa: SLF001
         return product
     return float_dots(rows, others)

@@ -6,9 +6,12 @@ on the caller's thread. Documents are numbered within a segment; `starts` and `e
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
@@ -21,29 +24,41 @@ Codes = NDArray[np.uint16]
 Cells = NDArray[np.int32]
 
 LANES = 4
+LINE_WORDS = 8
+AHEAD = 16
+"""Tokens: corners lie anywhere in a table larger than the second-level cache, documents anywhere in the index. Waiting
+for each when it is needed doubles the time."""
 LOW_2, LOW_4 = LOW_BITS[2], LOW_BITS[4]
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _expand(context, residuals, at, corners, corner_at, out, out_at, step, shift, mask):  # type: ignore[no-untyped-def]  # noqa: ANN
-    """`out[out_at:]` = corner + step · (residual >> shift & mask), byte by byte, LANES words.
+def _expand(
+    context: Any,
+    residuals: Any,
+    at: Any,
+    corners: Any,
+    corner_at: Any,
+    out: Any,
+    out_at: Any,
+    step: Any,
+    shift: Any,
+    mask: Any,
+) -> Any:
+    """Make `out[out_at:]` the corner + step · (residual >> shift & mask), byte by byte, LANES words.
 
-    LLVM's vectors, lowered to what the CPU has; its own vectorizer passes loops as short as a token by (four times
-    slower). The product is of 16-bit halves, which every CPU has: no byte of it carries.
+    LLVM's vectors, lowered to whatever the CPU has: its vectorizer leaves loops as short as a token scalar, which takes
+    twice as long. The product is one of 16-bit halves, which every CPU has; no byte of it carries.
     """
-    signature = types.void(
-        residuals, types.intp, corners, types.intp, out, types.intp, types.uint16, types.uint64, types.uint64
-    )
+    arrays = residuals, types.intp, corners, types.intp, out, types.intp
     words, halves = ir.VectorType(ir.IntType(64), LANES), ir.VectorType(ir.IntType(16), 4 * LANES)
     sign = ir.Constant(words, [int(SIGN)] * LANES)
 
-    def splat(builder, value, vector):  # type: ignore[no-untyped-def]  # noqa: ANN
+    def splat(builder: Any, value: Any, vector: Any) -> Any:
         first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
         zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
         return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
 
-    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]  # noqa: ANN
-        def pointer(array):  # type: ignore[no-untyped-def]  # noqa: ANN
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        def pointer(array: int) -> Any:
             data = context.make_array(signature.args[array])(context, builder, values[array]).data
             return builder.bitcast(builder.gep(data, [values[array + 1]]), words.as_pointer())
 
@@ -54,7 +69,26 @@ def _expand(context, residuals, at, corners, corner_at, out, out_at, step, shift
         builder.store(builder.xor(builder.add(offsets, corner), sign), pointer(4), align=1)
         return context.get_dummy_value()
 
-    return signature, generate
+    return types.void(*arrays, types.uint16, types.uint64, types.uint64), generate
+
+
+def _prefetch(context: Any, array: Any, at: Any) -> Any:
+    """Ask for the cache line of `array[at:]`."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, values[0]).data
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        ask = insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(ask, [builder.bitcast(builder.gep(data, [values[1]]), byte), flag(0), flag(3), flag(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+insert_function: Any = cgutils.get_or_insert_function
+expand: Any = intrinsic(_expand)
+prefetch: Any = intrinsic(_prefetch)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -64,19 +98,23 @@ def decode(
     """Write the int8 rows of the tokens `starts[i]:ends[i]`, one document after the other, to `out` (8 a word)."""
     words = residuals.shape[1]
     width = corners.shape[1]
+    last_token = len(cells) - 1
     mask = LOW_4 if bits == 4 else LOW_2
     row = 0
     for document in range(len(starts)):
+        if document + 1 < len(starts):
+            for token in range(starts[document + 1], min(starts[document + 1] + AHEAD, ends[document + 1])):
+                prefetch(residuals, token * words)
         for token in range(starts[document], ends[document]):
+            for line in range(0, width, LINE_WORDS):
+                prefetch(corners, cells[min(token + AHEAD, last_token)] * width + line)
             for plane in range(8 // bits):
                 shift = np.uint64(plane * bits)
                 word = 0
                 while word + LANES <= words:
                     at = plane * words + word
-                    corner_at = cells[token] * width + at
-                    _expand(
-                        residuals, token * words + word, corners, corner_at, out, row * width + at, step, shift, mask
-                    )
+                    corner_at, out_at = cells[token] * width + at, row * width + at
+                    expand(residuals, token * words + word, corners, corner_at, out, out_at, step, shift, mask)
                     word += LANES
                 for last in range(word, words):
                     at = plane * words + last

@@ -52,13 +52,12 @@ def maxsim(segment: Segment, codec: Codec | None, query: Query, documents: NDArr
     scores = np.zeros(len(documents), np.float32)
     if not segment.entry.tokens:
         return scores
-    if codec is None:
-        for tile in _tiles(ends - starts):
-            _score_halves(segment, query, starts[tile], ends[tile], scores[tile])
-        return scores
-    buffer = np.empty((TILE_TOKENS + int((ends - starts).max(initial=0)), codec.width), np.int8)
     for tile in _tiles(ends - starts):
-        _score_codes(segment, codec, query, starts[tile], ends[tile], buffer, scores[tile])
+        low, high = starts[tile], ends[tile]
+        of_tile = (
+            _codes_maxsim(segment, codec, query, low, high) if codec else _halves_maxsim(segment, query, low, high)
+        )
+        scores[tile] = of_tile
     return scores
 
 
@@ -79,21 +78,22 @@ def _tiles(counts: NDArray[np.int64]) -> Iterator[slice]:
     """Yield consecutive documents whose tokens, but for those of the last, fit in a tile."""
     tile_of = (np.cumsum(counts) - counts) // TILE_TOKENS
     edges = [0, *(np.flatnonzero(np.diff(tile_of)) + 1).tolist(), len(counts)]
-    yield from (slice(low, high) for low, high in pairwise(edges))
+    yield from (slice(low, high) for low, high in pairwise(edges) if high > low)
 
 
-def _score_codes(
+def _codes_maxsim(
     segment: Segment,
     codec: Codec,
     query: Query,
     starts: NDArray[np.int64],
     ends: NDArray[np.int64],
-    buffer: Bytes,
-    out: Floats,
-) -> None:
-    rows = buffer[: int((ends - starts).sum())]
+) -> Floats:
+    scores = np.empty(len(starts), np.float32)
+    rows = np.empty((int((ends - starts).sum()), codec.width), np.int8)
     _decode(segment, codec, starts, ends, rows)
-    best_sums(int8_dots(rows, query.rows), segment.arrays["lengths"], codec.scales, starts, ends, query.weights, out)
+    dots = int8_dots(rows, query.rows)
+    best_sums(dots, segment.arrays["lengths"], codec.scales, starts, ends, query.weights, scores)
+    return scores
 
 
 def _decode(segment: Segment, codec: Codec, starts: NDArray[np.int64], ends: NDArray[np.int64], rows: Bytes) -> None:
@@ -102,12 +102,12 @@ def _decode(segment: Segment, codec: Codec, starts: NDArray[np.int64], ends: NDA
     decode(residuals, cells, corners, starts, ends, np.uint16(codec.step), codec.bits, rows.view(np.uint64))
 
 
-def _score_halves(
-    segment: Segment, query: Query, starts: NDArray[np.int64], ends: NDArray[np.int64], out: Floats
-) -> None:
+def _halves_maxsim(segment: Segment, query: Query, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Floats:
+    scores = np.empty(len(starts), np.float32)
     tokens = segment.arrays["tokens"]
     gathered = np.concatenate([tokens[low:high] for low, high in zip(starts, ends, strict=True)])
     dots = gathered.astype(np.float32) @ query.tokens.T
     stops = np.cumsum(ends - starts)
-    ones = np.ones(query.tokens.shape[0], np.float32)
-    best_sums(dots, np.zeros(len(dots), np.uint8), ONE, stops - (ends - starts), stops, ones, out)
+    ones = np.ones(len(query.tokens), np.float32)
+    best_sums(dots, np.zeros(len(dots), np.uint8), ONE, stops - (ends - starts), stops, ones, scores)
+    return scores

@@ -15,7 +15,7 @@ many threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,7 +85,7 @@ class XTRSearch:
         places = self._narrowed(ready, self._masks(allowed), max(wanted, self._config.rescored))
         with timed(self._observe, Figure.RESCORE_MS):
             scores = self._by_segment(places, lambda segment, documents: maxsim(segment, self.codec, ready, documents))
-        return self._best(places, scores, wanted)
+        return self._best(self._ids(places), scores, wanted)
 
     def rescore(self, query: Floats, ids: Ids) -> Scores:
         """Return all of `ids` that are here with their exact scores; one without tokens scores 0.
@@ -98,7 +98,8 @@ class XTRSearch:
             places = self._places(distinct)
             present = places[places >= 0]
             scores = self._by_segment(present, lambda segment, documents: maxsim(segment, self.codec, ready, documents))
-        return self._best(present, scores, len(present), missing=len(distinct) - len(present))
+        found = distinct[places >= 0]
+        return self._best(found, scores, len(found), missing=len(distinct) - len(found))
 
     def tokens(self, doc_id: int) -> Floats | None:
         """Return the tokens (n, dim) of a document as they are stored; None when it is not here."""
@@ -148,24 +149,27 @@ class XTRSearch:
     def _by_segment(self, places: Places, score: Callable[[Segment, Places], Floats]) -> Floats:
         """Return the score of each of `places`, each segment asked once for its own."""
         scores = np.zeros(len(places), np.float32)
-        owners = np.searchsorted(self._starts, places, "right") - 1
-        for owner in np.unique(owners):
-            mine = owners == owner
-            scores[mine] = score(self.segments[owner], places[mine] - self._starts[owner])
+        for segment, start, mine in self._owned(places):
+            scores[mine] = score(segment, places[mine] - start)
         return scores
-
-    def _best(self, places: Places, scores: Floats, k: int, missing: int = 0) -> Scores:
-        ids = self._ids(places)
-        order = np.lexsort((ids, -scores))[:k]
-        return Scores(ids[order], normalised(scores[order], self._config.score_norm), missing)
 
     def _ids(self, places: Places) -> Ids:
         ids = np.empty(len(places), np.int64)
-        owners = np.searchsorted(self._starts, places, "right") - 1
-        for owner in np.unique(owners):
-            mine = owners == owner
-            ids[mine] = self.segments[owner].doc_ids[places[mine] - self._starts[owner]]
+        for segment, start, mine in self._owned(places):
+            ids[mine] = segment.doc_ids[places[mine] - start]
         return ids
+
+    def _owned(self, places: Places) -> Iterator[tuple[Segment, int, NDArray[np.bool_]]]:
+        """Yield the segments that hold any of `places`, their first place, and which of `places` they hold."""
+        owners = np.searchsorted(self._starts, places, "right") - 1
+        for number, segment in enumerate(self.segments):
+            mine = owners == number
+            if mine.any():
+                yield segment, int(self._starts[number]), mine
+
+    def _best(self, ids: Ids, scores: Floats, k: int, missing: int = 0) -> Scores:
+        order = np.lexsort((ids, -scores))[:k]
+        return Scores(ids[order], normalised(scores[order], self._config.score_norm), missing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,4 +234,4 @@ def normalised(scores: Floats, norm: ScoreNorm) -> Floats:
     if norm == "none" or not len(scores):
         return scores
     origin, width = (scores.min(), np.ptp(scores)) if norm == "minmax" else (scores.mean(), scores.std())
-    return (scores - origin) / (width if width > 0 else np.float32(1))
+    return np.asarray((scores - origin) / (width if width > 0 else 1), np.float32)

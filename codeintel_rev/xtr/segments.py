@@ -1,7 +1,7 @@
 """How documents become segments: where their rows come from, what is written, in which order.
 
-Rows are encoded or copied a block of documents at a time and written as they come; postings are made from the cells, two
-bytes a token, once all are known.
+Rows are encoded or copied a block of documents at a time and written as they come; postings are made from the cells,
+two bytes a token, once all are known.
 """
 
 from __future__ import annotations
@@ -82,19 +82,18 @@ def stored_source(segments: list[Segment]) -> Source:
     def fetch(places: NDArray[np.int64]) -> dict[str, Array]:
         owners = np.searchsorted(starts, places, "right") - 1
         spans = [_span(segments, int(o), int(place - starts[o])) for o, place in zip(owners, places, strict=True)]
-        return {
-            name: np.concatenate(
-                [next(iter(of.values()))[:0], *(of[o][low:high] for o, low, high in spans if high > low)]
-            )
-            for name, of in arrays.items()
-            if of
-        }
+        return {name: _rows(of, spans) for name, of in arrays.items() if of}
 
     ids = _joined([segment.doc_ids for segment in segments])
     counts = _joined([np.diff(segment.offsets) for segment in segments])
     places = np.flatnonzero(_joined([segment.live for segment in segments]))
     places = places[np.argsort(ids[places], kind="stable")]
     return Source(ids[places], places, counts[places], fetch)
+
+
+def _rows(arrays: dict[int, Array], spans: list[tuple[int, int, int]]) -> Array:
+    none = next(iter(arrays.values()))[:0]
+    return np.concatenate([none, *(arrays[owner][low:high] for owner, low, high in spans if high > low)])
 
 
 def _joined(parts: list[Array]) -> Array:

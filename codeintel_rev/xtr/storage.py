@@ -262,7 +262,7 @@ def write_deleted(index_dir: Path, name: str, change: int, live: NDArray[np.bool
 def write_manifest(index_dir: Path, manifest: Manifest) -> None:
     """Make `manifest` the one that readers find, in one step."""
     fields = {"format": FORMAT, "version": VERSION} | asdict(manifest)
-    document = json.dumps(fields | {"checksum": _checksum(fields)}, indent=1).encode()
+    document = json.dumps(fields | {"checksum": _checksum(fields)}).encode()
     draft = index_dir / f"{MANIFEST}.draft"
     with writing(MANIFEST):
         with draft.open("wb") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from codeintel_rev.errors import DimensionMismatch, InvalidArgument, NotFound
+from codeintel_rev.xtr import dots
 from codeintel_rev.xtr.build import build_index
 from codeintel_rev.xtr.config import BuildConfig, SearchConfig
 from codeintel_rev.xtr.explain import explain
@@ -103,7 +105,7 @@ def test_two_ways_to_one_document_give_one_score(tmp_path: Path, random: np.rand
 
 
 def test_order_of_twenty_documents_and_three_queries(tmp_path: Path) -> None:
-    """A47, the engine's part: document i has the axes 0 … i of 20, so a query of the axes j … 19 ranks from j upwards."""
+    """A47, the engine's part: document i has the axes 0 … i of 20, so the axes j … 19 rank the longest first."""
     axes = np.eye(20, dtype=np.float32)
     corpus = {i: axes[: i + 1] for i in range(20)}
     index = opened(tmp_path, corpus, 20)
@@ -218,3 +220,26 @@ def test_every_figure_is_told(tmp_path: Path, random: np.random.Generator) -> No
     index.search(query)
     assert set(told) == set(Figure)
     assert (told[Figure.DOC_COUNT], told[Figure.AVG_DOCLEN], told[Figure.SHARDS]) == (3, 20, 1)
+
+
+@pytest.mark.parametrize("brute_force", [0, 1000])
+def test_a_cpu_without_int8_products_gives_the_same_scores(
+    tmp_path: Path, random: np.random.Generator, monkeypatch: pytest.MonkeyPatch, brute_force: int
+) -> None:
+    corpus = clustered(random, [9] * 50, 48)
+    index = opened(tmp_path, corpus, 48, brute_force=brute_force)
+    query = vectors(random, 5, 48)
+    fast = index.search(query)
+    monkeypatch.setattr(dots, "has_int8", lambda: False)
+    slow = index.search(query)
+    np.testing.assert_array_equal(slow.doc_ids, fast.doc_ids)
+    np.testing.assert_allclose(slow.scores, fast.scores, rtol=1e-5)
+
+
+def test_many_threads_share_an_index(tmp_path: Path, random: np.random.Generator) -> None:
+    index = opened(tmp_path, clustered(random, [20] * 300, 32), 32, **WIDE)
+    queries = [vectors(random, 8, 32) for _ in range(40)]
+    alone = [index.search(query, 10).doc_ids.tolist() for query in queries]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda query: index.search(query, 10).doc_ids.tolist(), queries))
+    assert together == alone
