@@ -74,7 +74,7 @@ def test_any_query_length_finds_one_of_the_best(
     tmp_path: Path, random: np.random.Generator, dim: int, queries: int
 ) -> None:
     corpus = clustered(random, [20] * 400, dim)
-    index = opened(tmp_path, corpus, dim, nprobe=8, candidates=60, rescored=20, **WIDE)
+    index = opened(tmp_path, corpus, dim, nlist=500, nprobe=16, candidates=200, rescored=100, **WIDE)
     for wanted in (1, 399, 799):
         query = unit(corpus[wanted][random.integers(0, 20, queries)] + 0.1 * vectors(random, queries, dim))
         true = exact(query, corpus)
