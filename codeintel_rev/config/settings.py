@@ -90,10 +90,16 @@ class RetrievalSettings(Section):
 
 
 class XTRSettings(Section):
+    enable: bool | None = None
+    """Index the tokens of every chunk and rank by them; unset: where `model` is set. Affects results."""
     model: str = ""
     """Late-interaction model, id or folder (safetensors only); empty: the tokens of `embedding`. Affects results."""
     revision: str = ""
     """Revision of a hub model. Affects results."""
+
+    @property
+    def on(self) -> bool:
+        return bool(self.model) if self.enable is None else self.enable
 
 
 class DuckDBSettings(Section):
