@@ -73,6 +73,7 @@ class GenerationStore(GenerationReader):
         counts: Mapping[str, int],
         components: Mapping[str, int],
         libraries: Mapping[str, str],
+        token_model: str = "",
     ) -> Manifest:
         """Make `draft` the current generation, wholly or not at all, and return its manifest; durable on return.
 
@@ -100,6 +101,7 @@ class GenerationStore(GenerationReader):
                     components=dict(components),
                     libraries=dict(libraries),
                     files=self._seal(draft),
+                    token_model=token_model,
                 )
                 self._write_manifest(draft, manifest)
                 self._require_parent(draft)

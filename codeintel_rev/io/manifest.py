@@ -31,7 +31,8 @@ class Manifest:
     """One published generation. `files` are `/`-separated paths inside it; `created_at` is ISO 8601 in UTC.
 
     `inputs` is the builder's digest of all that its text half was made from: equal inputs need no new one. `counts` are
-    rows by component, `components` format versions by component, `libraries` versions by package.
+    rows by component, `components` format versions by component, `libraries` versions by package. `token_model` is
+    what made the token vectors (`token_index.token_model_id`), empty where there are none.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -49,6 +50,7 @@ class Manifest:
     components: dict[str, int]
     libraries: dict[str, str]
     files: dict[str, Digest]
+    token_model: str = ""
 
 
 _ADAPTER = TypeAdapter(Manifest)
@@ -60,6 +62,8 @@ def dump_manifest(manifest: Manifest) -> bytes:
     Raises IndexCorrupt for what could not be read back, such as a file name that is not Unicode: better now than later.
     """
     fields = asdict(manifest)
+    if not manifest.token_model:  # The bytes of generations without tokens are older than this field.
+        del fields["token_model"]
     canonical = _canonical(fields)
     _validated(canonical)
     return json.dumps(fields | {"checksum": _checksum(canonical)}, indent=1, sort_keys=True).encode()

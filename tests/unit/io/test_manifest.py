@@ -46,6 +46,13 @@ def test_a_manifest_reads_as_it_was_written() -> None:
     assert load_manifest(dump_manifest(lexical)) == lexical
 
 
+def test_tokens_are_told_where_there_are_some() -> None:
+    """The bytes of generations without them are those of versions that knew none, and read as such."""
+    told = dataclasses.replace(MANIFEST, token_model="all-MiniLM-L6-v2 abcd")
+    assert load_manifest(dump_manifest(told)) == told
+    assert b"token_model" not in dump_manifest(MANIFEST)
+
+
 @pytest.mark.parametrize("schema", [0, 2, "1", None, 1.5])
 def test_another_schema_is_incompatible_and_says_rebuild(schema: object) -> None:
     """F16."""
