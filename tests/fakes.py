@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import time
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from codeintel_rev.app.context import Opened
 from codeintel_rev.config.settings import Settings
+from codeintel_rev.encoders.dense import unit_rows
+from codeintel_rev.encoders.tokens import EncodedDocument, EncodedQuery
 from codeintel_rev.errors import DeadlineExceeded, IndexUnavailable, InvalidArgument, NotFound
 from codeintel_rev.io.globs import PathMatcher
 from codeintel_rev.navigation.cursor import Cursor, check_served, decode, digest, encode
@@ -21,6 +29,7 @@ from codeintel_rev.types import (
     Freshness,
     Hit,
     Limit,
+    ModelFingerprint,
     Revision,
     Scope,
     SearchResult,
@@ -217,6 +226,30 @@ class FakeNavigator:
 
     def _cursor(self, position: str, question: str) -> str:
         return encode(Cursor(position, question, dict.fromkeys(self.corpus, self.generation)))
+
+
+class FakeTokens:
+    """A TokenEncoder without a model: every word has a direction of its own. `read` are the texts it was given."""
+
+    def __init__(self, name: str = "words") -> None:
+        sha256 = hashlib.sha256(name.encode()).hexdigest()
+        self.fingerprint = self.dense_fingerprint = ModelFingerprint(name, "", 32, "tokens", "float32", 512, sha256)
+        self.read: list[str] = []
+
+    def encode_documents(self, texts: Sequence[str]) -> Iterator[EncodedDocument]:
+        for text in texts:
+            self.read.append(text)
+            yield EncodedDocument(*self._encoded(text))
+
+    def encode_query(self, text: str) -> EncodedQuery:
+        return EncodedQuery(*self._encoded(text))
+
+    def _encoded(self, text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        words = list(re.finditer(r"\w+", text))
+        rows = [np.random.default_rng(zlib.crc32(word[0].encode())).standard_normal(32) for word in words]
+        tokens = np.array(rows, np.float32).reshape(-1, 32)
+        spans = np.array([word.span() for word in words], np.int64).reshape(-1, 2)
+        return np.zeros(32, np.float32), unit_rows(tokens, len(words), self.fingerprint), spans
 
 
 def open_fakes(settings: Settings) -> Opened:

@@ -82,6 +82,12 @@ def new_place(folder: Path, models: Path | None = None) -> Place:
     return place
 
 
+def copied(place: Place, folder: Path) -> Place:
+    """Return a place with its own copy of what `place` has published, and the same work trees."""
+    shutil.copytree(place.data_dir, folder / "data", symlinks=True)
+    return Place(folder / "data", place.trees, place.provider)
+
+
 def plant(place: Place, *repos: str) -> Place:
     """Copy the corpus's work trees, with a file of secrets in each, into `place` and index them."""
     for repo in repos:

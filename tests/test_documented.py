@@ -81,7 +81,12 @@ def test_the_documented_variable_sets_the_setting(monkeypatch: pytest.MonkeyPatc
     """Each variable, by the name written down, changes what it names and nothing else."""
     monkeypatch.chdir(tmp_path)
     other = {"embedding.provider": "none", "server.host": "localhost", "observability.log_level": "error"}
-    other |= {"observability.log_format": "json", "server.ops_port": "9999", "xtr.enable": "true"}
+    other |= {
+        "observability.log_format": "json",
+        "server.ops_port": "9999",
+        "xtr.enable": "true",
+        "xtr.quant_bits": "2",
+    }
     for key, row in rows(SETTINGS).items():
         section, _, name = key.partition(".")
         value = other.get(key) or another(settings()[key])

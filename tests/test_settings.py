@@ -14,6 +14,9 @@ from projects import Project, new_project
 from codeintel_rev.app.main import create_app
 from codeintel_rev.app.serve import hypercorn_config
 from codeintel_rev.config.settings import Settings
+from codeintel_rev.io.token_index import TOKENS, token_directory
+from codeintel_rev.xtr.storage import read_manifest
+from tests import tiny_models
 
 HANGS = ("[" * 50 + "\n") * 20_000
 STEPS = {
@@ -116,3 +119,19 @@ async def test_server_allowed_origins() -> None:
 def test_server_graceful_timeout_s_and_workers() -> None:
     config = hypercorn_config(Settings(server={"graceful_timeout_s": 3.5, "workers": 5}), "app:app")  # type: ignore[arg-type]
     assert (config.graceful_timeout, config.shutdown_timeout, config.workers) == (3.5, 3.5, 5)
+
+
+def test_xtr_max_doclen(tmp_path: Path) -> None:
+    """A wider window holds fewer special tokens for the same text, and makes another index of it."""
+    model = str(tiny_models.save_pylate(tmp_path / "tiny"))
+    project = new_project(tmp_path, tmp_path / "models", {"m.txt": "open the file " * 12})
+
+    def tokens(max_doclen: int) -> tuple[int, str]:
+        sections = {"embedding": {"provider": "none"}, "xtr": {"model": model, "max_doclen": max_doclen}}
+        having = project.having(**sections)
+        having.build()
+        return read_manifest(token_directory(having.directory) / TOKENS).tokens, having.current.token_model
+
+    (own, own_model), (wide, wide_model) = tokens(0), tokens(48)
+    assert own > wide
+    assert own_model != wide_model

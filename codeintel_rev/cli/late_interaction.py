@@ -23,12 +23,12 @@ class NotReady(CodeIntelError):
     """The index is missing, damaged or of another model."""
 
 
-def build(repo: str, index_dir: Path | None, *, as_json: bool) -> None:
+def build(repo: str, *, as_json: bool) -> None:
     """Build the index and say what came of it."""
     settings = load_settings()
     configure_logs(settings.observability)
     with render.progress() as report:
-        summary = asdict(build_token_index(repo, settings, index_dir, on_progress=report))
+        summary = asdict(build_token_index(repo, settings, on_progress=report))
     if as_json:
         render.print_json(summary)
     else:
@@ -54,7 +54,7 @@ def audit(repo: str, index_dir: Path | None) -> None:
     held = {"model": manifest.model_id, "layout": manifest.layout, "dim": manifest.dim, "bits": manifest.quant_bits}
     render.print_json({**held, **asdict(found), "files": files})
     if found.problems:
-        raise NotReady(f"{len(found.problems)} problems: {found.problems[0]}", "Remove the index and build it again.")
+        raise NotReady(f"{len(found.problems)} problems: {found.problems[0]}", "Build it again: `xtr build`.")
 
 
 def search(repo: str, query: str, limit: int, index_dir: Path | None, *, as_json: bool) -> None:

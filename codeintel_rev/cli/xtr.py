@@ -19,16 +19,18 @@ app = typer.Typer(
 )
 
 Repo = Annotated[str, typer.Argument(help="A repository, as `codeintel status` names it.")]
-IndexDir = Annotated[Path | None, typer.Option(help="Default: the place of the current generation below data/xtr.")]
+IndexDir = Annotated[
+    Path | None, typer.Option(help="Another folder of the same form; default: the current generation's.")
+]
 Query = Annotated[str, typer.Argument(help="A question in plain words or an identifier.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Limit = Annotated[int, typer.Option(min=1, help="Most hits.")]
 
 
 @app.command()
-def build(repo: Repo, index_dir: IndexDir = None, as_json: Json = False) -> None:
-    """Make token vectors of the current generation's chunks and index them."""
-    verb("late_interaction").build(repo, index_dir, as_json=as_json)
+def build(repo: Repo, as_json: Json = False) -> None:
+    """Publish a generation with token vectors of all chunks of the current one; only what is missing is encoded."""
+    verb("late_interaction").build(repo, as_json=as_json)
 
 
 @app.command()

@@ -96,6 +96,10 @@ class XTRSettings(Section):
     """Late-interaction model, id or folder (safetensors only); empty: the tokens of `embedding`. Affects results."""
     revision: str = ""
     """Revision of a hub model. Affects results."""
+    max_doclen: int = Field(0, ge=0)
+    """Tokens of one window in which `model` reads a chunk, 0 as many as it was trained on. Affects results."""
+    quant_bits: int = Field(4, ge=2, le=4, multiple_of=2)
+    """Bits a dimension of a token vector is stored in, 2 or 4. Affects results."""
 
     @property
     def on(self) -> bool:
@@ -186,7 +190,7 @@ class Settings(BaseSettings):
     embedding: EmbeddingSettings = EmbeddingSettings()  # type: ignore[call-arg]
     index: IndexSettings = IndexSettings()  # type: ignore[call-arg]
     retrieval: RetrievalSettings = RetrievalSettings()  # type: ignore[call-arg]
-    xtr: XTRSettings = XTRSettings()
+    xtr: XTRSettings = XTRSettings()  # type: ignore[call-arg]
     duckdb: DuckDBSettings = DuckDBSettings()  # type: ignore[call-arg]
     server: ServerSettings = ServerSettings()  # type: ignore[call-arg]
     limits: LimitsSettings = LimitsSettings()  # type: ignore[call-arg]

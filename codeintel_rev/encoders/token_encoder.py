@@ -33,7 +33,12 @@ def open_token_encoder(
         return encoder
     model, revision = _checkpoint(settings)
     opened: TokenEncoder = importlib.import_module(_CHECKPOINT).open_token_encoder(
-        model, revision, models_dir, batch_size=settings.embedding.batch_size, projection=projection
+        model,
+        revision,
+        models_dir,
+        max_doclen=settings.xtr.max_doclen,
+        batch_size=settings.embedding.batch_size,
+        projection=projection,
     )
     return opened
 

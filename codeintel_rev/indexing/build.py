@@ -1,8 +1,9 @@
 """From a work tree to a published, complete generation: scan → parse → publish text → encode → publish vectors.
 
 The text half (lexical, symbols, catalogue, and whatever vectors the cache has) publishes first, so that search answers
-within seconds; vectors follow in generations that share its files. A build that stops, however it stops, leaves the
-last published generation serving and its vectors in the cache: the next one goes on from there.
+within seconds; vectors, and then tokens where they are on, follow in generations that share its files. A build that
+stops, however it stops, leaves the last published generation serving and its vectors in the cache: the next one goes on
+from there.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from codeintel_rev.errors import IndexCorrupt, InvalidArgument, NotFound
 from codeintel_rev.indexing.progress import Report, Stopwatch
 from codeintel_rev.indexing.source import SourceTree, scan
 from codeintel_rev.indexing.text_stage import COMPONENTS, LEXICAL_DIRECTORY, inputs_of, write_text
+from codeintel_rev.indexing.token_stage import COUNTS, Carried, carry, held_by, linked, publish_tokens
 from codeintel_rev.indexing.vector_stage import CHECKPOINT, Vectors, vectors_of
 from codeintel_rev.io.drafts import Draft
 from codeintel_rev.io.duckdb_catalog import build_catalog
@@ -40,8 +42,9 @@ ENGINES = ("duckdb", "faiss-cpu", "pyarrow", "tantivy", "tree-sitter")
 
 @dataclass(frozen=True, slots=True)
 class BuildSummary:
-    """What a build did. `encoded` counts the chunks whose vector had to be made, `reasons` the files that were left out
-    or whose syntax could not be used, `repaired` what was not good on disk and had to be mended first."""
+    """What a build did. `encoded` counts the chunks whose vector had to be made, `tokens_encoded` those whose token
+    vectors had to be, `reasons` the files that were left out or whose syntax could not be used, `repaired` what was not
+    good on disk and had to be mended first."""
 
     repo: str
     generation: str
@@ -49,6 +52,7 @@ class BuildSummary:
     changed: bool
     counts: dict[str, int]
     encoded: int
+    tokens_encoded: int
     reasons: dict[str, int]
     repaired: tuple[Limit, ...]
     seconds: float
@@ -92,6 +96,7 @@ def build(repo: str, root: Path, settings: Settings, *, on_progress: Report) -> 
         changed=manifest.generation != before,
         counts=manifest.counts,
         encoded=job.encoded,
+        tokens_encoded=job.tokens_encoded,
         reasons=dict(left_out),
         repaired=repaired,
         seconds=time.monotonic() - started,
@@ -120,20 +125,28 @@ class _Job:
         self._watch = watch
         self._draft: Draft | None = None
         self._text_counts: dict[str, int] = {}
+        self._tokens = Carried()
         self.encoded = 0
+        self.tokens_encoded = 0
 
     def run(self) -> Manifest:
         """Publish what is missing and return the manifest that is current then."""
-        paths = self._settings.paths
+        encoder = open_encoder(self._settings.embedding, self._settings.paths.data_dir / "models")
+        manifest = self._without_tokens(encoder)
+        if self._settings.xtr.on:
+            manifest, self.tokens_encoded = publish_tokens(self._store, manifest, self._settings, encoder, self._watch)
+        return manifest
+
+    def _without_tokens(self, encoder: DenseEncoder | None) -> Manifest:
+        """Publish text and vectors; of the tokens only those that are there already."""
         inputs = inputs_of(self._tree, self._settings.chunking)
-        encoder = open_encoder(self._settings.embedding, paths.data_dir / "models")
         current = self._current()
         if current and (current.inputs, current.stage, current.model) == (inputs, "complete", _model(encoder)):
             return self._at_revision(current)
         draft = self._text(current, inputs)
         if encoder is None:
             return self._publish(draft, inputs, None, None)
-        with closing(VectorCache.open(paths.data_dir / CACHE, encoder.fingerprint)) as cache:
+        with closing(VectorCache.open(self._settings.paths.data_dir / CACHE, encoder.fingerprint)) as cache:
             return self._with_vectors(draft, inputs, encoder, cache)
 
     def abandon(self) -> None:
@@ -163,6 +176,7 @@ class _Job:
             counts=current.counts,
             components=current.components,
             libraries=current.libraries,
+            token_model=current.token_model,
         )
         self._draft = None
         return manifest
@@ -170,12 +184,22 @@ class _Job:
     def _text(self, current: Manifest | None, inputs: str) -> Draft:
         """Return a draft with the text half: the current generation's when its inputs are the same, else a new one."""
         if current and current.inputs == inputs:
-            self._text_counts = {name: count for name, count in current.counts.items() if name != "vectors"}
-            return self._begin(current.generation, TEXT_FILES)
-        draft = self._begin(current.generation if current else None)
+            others = ("vectors", *COUNTS)
+            self._text_counts = {name: count for name, count in current.counts.items() if name not in others}
+            self._tokens = Carried.by(current) if self._settings.xtr.on else Carried()
+            return self._begin(current.generation, self._shared)
+        held = held_by(self._store.path_of(current.generation)) if current and self._settings.xtr.on else None
+        draft = self._begin(current.generation if current else None, linked(current) if current and held else ())
         tell = partial(self._watch.tell, "parse")
         self._text_counts = write_text(draft.path, self._store.repo, self._tree, self._settings.chunking, tell)
+        if current and held:
+            self._tokens = carry(draft, current, held)
         return draft
+
+    @property
+    def _shared(self) -> tuple[str, ...]:
+        """The names to link for a generation that differs in its vectors only."""
+        return (*TEXT_FILES, *self._tokens.files)
 
     def _with_vectors(self, draft: Draft, inputs: str, encoder: DenseEncoder, cache: VectorCache) -> Manifest:
         """Publish the draft with the vectors at hand, then the rest as they are encoded."""
@@ -189,7 +213,7 @@ class _Job:
             self.encoded += made
             if vectors.missing and time.monotonic() - published < self._settings.index.publish_every_s:
                 continue
-            follower = draft if manifest is None else self._begin(manifest.generation, TEXT_FILES)
+            follower = draft if manifest is None else self._begin(manifest.generation, self._shared)
             manifest = self._publish(follower, inputs, vectors, encoder.fingerprint)
             published = time.monotonic()
         return manifest or self._publish(draft, inputs, vectors, encoder.fingerprint)
@@ -206,9 +230,10 @@ class _Job:
             stage=_stage(vectors),
             inputs=inputs,
             model=model,
-            counts=self._text_counts | {"vectors": count},
+            counts=self._text_counts | {"vectors": count} | self._tokens.counts,
             components=COMPONENTS,
             libraries={name: version(name) for name in ENGINES},
+            token_model=self._tokens.model,
         )
         self._draft = None
         self._watch.tell("publish", 1, 1)

@@ -1,23 +1,45 @@
-"""Where a generation's late-interaction index lies, and what belongs to it beside the engine's own files.
+"""The late-interaction index of a generation: where it lies, and what belongs to it beside the engine's own files.
 
-data/xtr/<repo, / written %2F>/<generation>/tokens/                  the engine's (`xtr.storage`)
-                                            projection.safetensors   where the model brings none of its own
+    generations/<ulid>/xtr/tokens/                  the engine's (`xtr.storage`)
+                           projection.safetensors   where the model brings none of its own
+                           texts.npy                (n, 2) int64, chunk_id ascending: which text each document is of
+                           build.json               format, chunks still to come, the engine's figures
+
+A generation without token vectors has none of it.
 """
 
 from __future__ import annotations
 
+import io
+import json
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from codeintel_rev.errors import IndexCorrupt, IndexIncompatible
 from codeintel_rev.io.durable import DISK, os_errors_mapped
-from codeintel_rev.io.registry import repository_directory
-from codeintel_rev.types import ModelFingerprint
+from codeintel_rev.types import Ids, ModelFingerprint
 
-TOKENS, PROJECTION = "tokens", "projection.safetensors"
+XTR, TOKENS, PROJECTION, TEXTS, BUILD = "xtr", "tokens", "projection.safetensors", "texts.npy", "build.json"
+FORMAT = 1
+REBUILD = "Run `xtr build` for it."
 
 
-def token_index_directory(data_dir: Path, repo: str, generation: str) -> Path:
-    """Return where the index of `generation` lies or would lie. Raises InvalidArgument for a bad name."""
-    return data_dir / "xtr" / repository_directory(data_dir, repo).name / generation
+@dataclass(frozen=True, slots=True)
+class TokenBuild:
+    """What a build leaves to the next: how many chunks it had still to encode, and the engine's figures by name.
+
+    Figures in `_ms` are the milliseconds of the build that made the generation, over all of its parts.
+    """
+
+    missing: int
+    figures: dict[str, float]
+
+
+def token_directory(generation_path: Path) -> Path:
+    """Return where the index of the generation at `generation_path` lies or would lie."""
+    return generation_path / XTR
 
 
 def token_model_id(fingerprint: ModelFingerprint) -> str:
@@ -34,3 +56,46 @@ def read_projection(directory: Path) -> bytes | None:
     path = directory / PROJECTION
     with os_errors_mapped("read", path):
         return path.read_bytes() if path.exists() else None
+
+
+def write_texts(directory: Path, texts: Ids) -> None:
+    """Write `texts` (n, 2): chunk_id, ascending, and a hash of the text, negative where it was cut."""
+    buffer = io.BytesIO()
+    np.save(buffer, texts)
+    DISK.write(directory / TEXTS, buffer.getvalue())
+
+
+def read_texts(directory: Path) -> Ids:
+    """Return the (n, 2) array written. Raises IndexCorrupt."""
+    try:
+        texts: Ids = np.load(directory / TEXTS)
+    except (OSError, ValueError, EOFError) as error:
+        raise IndexCorrupt(f"{TEXTS} cannot be read.", REBUILD) from error
+    if texts.dtype != np.int64 or texts.ndim != 2 or texts.shape[1] != 2:
+        raise IndexCorrupt(f"{TEXTS} holds {texts.dtype} of shape {texts.shape}, not (n, 2) int64.", REBUILD)
+    return texts
+
+
+def write_build(directory: Path, build: TokenBuild) -> None:
+    fields = {"format": FORMAT, "missing": build.missing, "figures": build.figures}
+    DISK.write(directory / BUILD, json.dumps(fields, indent=1, sort_keys=True).encode())
+
+
+def read_build(directory: Path) -> TokenBuild:
+    """Return what was written. Raises IndexCorrupt, IndexIncompatible for another format."""
+    try:
+        fields = json.loads((directory / BUILD).read_bytes())
+        if fields["format"] != FORMAT:
+            raise IndexIncompatible(f"{BUILD} has format {fields['format']}, this version reads {FORMAT}.", REBUILD)
+        return TokenBuild(int(fields["missing"]), {name: float(value) for name, value in fields["figures"].items()})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise IndexCorrupt(f"{BUILD} cannot be read.", REBUILD) from error
+
+
+def read_build_figures(generation_path: Path) -> dict[str, float]:
+    """Return the engine's figures by name (`xtr.metrics.Figure`); none where the generation has no token vectors.
+
+    Raises IndexCorrupt, IndexIncompatible.
+    """
+    directory = token_directory(generation_path)
+    return read_build(directory).figures if directory.is_dir() else {}

@@ -21,7 +21,7 @@ from codeintel_rev.io.duckdb_catalog import Catalog
 from codeintel_rev.io.generation_reader import GenerationReader
 from codeintel_rev.io.leases import Generation
 from codeintel_rev.io.registry import repository_directory, source_of
-from codeintel_rev.io.token_index import TOKENS, read_projection, token_index_directory, token_model_id
+from codeintel_rev.io.token_index import TOKENS, read_projection, token_directory, token_model_id
 from codeintel_rev.io.worktree import Worktree
 from codeintel_rev.retrieval.token_matches import HITS, phrase, token_matches
 from codeintel_rev.types import Chunk, Contribution, Floats, Hit, Scope, SearchResult, Stage, TokenMatch
@@ -111,10 +111,11 @@ def index_directory(repo: str, settings: Settings, directory: Path | None) -> Pa
     """Return `directory`, or where the index of the current generation is. Raises NotFound, IndexUnavailable."""
     shard = repository_directory(settings.paths.data_dir, repo)
     source_of(shard)
-    current = GenerationReader(shard).current_id()
+    reader = GenerationReader(shard)
+    current = reader.current_id()
     if current is None:
         raise IndexUnavailable(f"nothing of {repo} is published.", "Build it: `codeintel index PATH`.")
-    found = directory or token_index_directory(settings.paths.data_dir, repo, current)
+    found = directory or token_directory(reader.path_of(current))
     if not found.is_dir():
         raise IndexUnavailable(f"generation {current} of {repo} has no late-interaction index.", BUILD)
     return found

@@ -156,14 +156,15 @@ def _codec(index_dir: Path, manifest: Manifest, spilled: Spilled) -> tuple[Codec
     """Return the index's codec, trained on `spilled` when this is the first time that there are tokens."""
     if manifest.layout == "flat" or manifest.codec or not len(spilled.tokens):
         return read_codec(index_dir, manifest), manifest
-    count = _centroid_count(len(spilled.tokens), manifest.nlist)
+    count = centroid_count(len(spilled.tokens), manifest.nlist)
     rows = min(len(spilled.tokens), SAMPLE_PER_CENTROID * count, SAMPLE_ROWS)
     chosen = np.random.default_rng(manifest.seed).choice(len(spilled.tokens), rows, replace=False)
     codec = train_codec(spilled.tokens[np.sort(chosen)], manifest.quant_bits, count, manifest.seed)
     return codec, replace(manifest, codec=write_codec(index_dir, codec))
 
 
-def _centroid_count(tokens: int, nlist: int) -> int:
+def centroid_count(tokens: int, nlist: int = 0) -> int:
+    """Return how many centroids an index of `tokens` tokens gets when `nlist` are asked for, 0: as many as suit it."""
     wanted = nlist or 1 << int(np.log2(min(16 * np.sqrt(tokens), max(1, tokens / TOKENS_PER_CENTROID))))
     return min(wanted, tokens, MOST_CENTROIDS)
 

@@ -10,29 +10,30 @@ import pytest
 
 from codeintel_rev.cli import heat_map, late_interaction
 from codeintel_rev.errors import InvalidArgument, NotFound
-from tests.indexed import Place
+from codeintel_rev.io.token_index import token_directory
+from tests.indexed import Place, copied
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, corpus: Place) -> Path:
-    """The index of `shop`; to be copied."""
-    folder = tmp_path_factory.mktemp("built") / "index"
+def built(tmp_path_factory: pytest.TempPathFactory, corpus: Place) -> Place:
+    """The corpus with the tokens of `shop`; to be read only."""
+    place = copied(corpus, tmp_path_factory.mktemp("built"))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("CODEINTEL_PATHS__DATA_DIR", str(corpus.data_dir))
-        late_interaction.build("shop", folder, as_json=True)
-    return folder
+        patched.setenv("CODEINTEL_PATHS__DATA_DIR", str(place.data_dir))
+        late_interaction.build("shop", as_json=True)
+    return place
 
 
 @pytest.fixture
-def index_dir(tmp_path: Path, corpus: Place, built: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The index of `shop`, its own copy, with the settings of the corpus in effect."""
+def index_dir(tmp_path: Path, built: Place, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the index of `shop`, with the settings of the corpus in effect."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CODEINTEL_PATHS__DATA_DIR", str(corpus.data_dir))
-    return Path(shutil.copytree(built, tmp_path / "index"))
+    monkeypatch.setenv("CODEINTEL_PATHS__DATA_DIR", str(built.data_dir))
+    return Path(shutil.copytree(token_directory(built.current("shop")), tmp_path / "index"))
 
 
-def test_a_build_says_what_came_of_it(index_dir: Path, corpus: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    late_interaction.build("shop", index_dir, as_json=True)
+def test_a_build_says_what_came_of_it(index_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    late_interaction.build("shop", as_json=True)
     told = json.loads(capsys.readouterr().out)
     assert (told["repo"], told["model"], told["changed"], told["cut"]) == ("shop", "all-MiniLM-L6-v2", False, 0)
     assert told["documents"] > 0
@@ -46,8 +47,9 @@ def damage(index_dir: Path) -> None:
 
 def test_an_index_is_ready_until_it_is_damaged(index_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A19, F13: `XTR ready`, or the error that exits with 1."""
-    late_interaction.verify("shop", index_dir)
-    assert capsys.readouterr().out == "XTR ready\n"
+    for folder in (index_dir, None):
+        late_interaction.verify("shop", folder)
+        assert capsys.readouterr().out == "XTR ready\n"
     damage(index_dir)
     with pytest.raises(late_interaction.NotReady, match=r"cells\.u16"):
         late_interaction.verify("shop", index_dir)
@@ -56,7 +58,7 @@ def test_an_index_is_ready_until_it_is_damaged(index_dir: Path, capsys: pytest.C
 def test_no_index_is_not_ready(index_dir: Path) -> None:
     """A07, A19."""
     with pytest.raises(late_interaction.NotReady, match="has no late-interaction index"):
-        late_interaction.verify("shop", None)
+        late_interaction.verify("org/ledger", None)
 
 
 def test_an_audit_names_every_file(index_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

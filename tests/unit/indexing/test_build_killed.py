@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from killed_build import CHECKPOINT
+from killed_build import CHECKPOINT, killed_build
 from projects import Project, ids_by_store, new_project
 
 from codeintel_rev.io.vector_cache import VectorCache
@@ -31,14 +27,6 @@ FAILPOINTS = [
     "publish.after_manifest:1",
     "publish.after_replace:2",
 ]
-
-
-def killed_build(project: Project, moment: str) -> None:
-    """Build in a process that dies at `moment`."""
-    script = Path(__file__).parents[2] / "killed_build.py"
-    command = (sys.executable, str(script), str(project.root), str(project.data_dir), moment)
-    died = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(script.parent)}, check=False, timeout=60)
-    assert died.returncode == -signal.SIGKILL, moment
 
 
 def cached(project: Project) -> int:
