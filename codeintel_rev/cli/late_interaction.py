@@ -54,7 +54,10 @@ def audit(repo: str, index_dir: Path | None) -> None:
     held = {"model": manifest.model_id, "layout": manifest.layout, "dim": manifest.dim, "bits": manifest.quant_bits}
     render.print_json({**held, **asdict(found), "files": files})
     if found.problems:
-        raise NotReady(f"{len(found.problems)} problems: {found.problems[0]}", "Build it again: `xtr build`.")
+        raise NotReady(
+            f"{len(found.problems)} problems: {found.problems[0]}",
+            "Run `codeintel index PATH`, which mends it, then `xtr build`.",
+        )
 
 
 def search(repo: str, query: str, limit: int, index_dir: Path | None, *, as_json: bool) -> None:

@@ -22,7 +22,7 @@ from codeintel_rev.io.durable import DISK, os_errors_mapped
 from codeintel_rev.types import Ids, ModelFingerprint
 
 XTR, TOKENS, PROJECTION, TEXTS, BUILD = "xtr", "tokens", "projection.safetensors", "texts.npy", "build.json"
-FORMAT = 1
+FORMAT = 1  # Raise it also when what is encoded of a chunk changes (`embedding_text`).
 REBUILD = "Run `xtr build` for it."
 
 

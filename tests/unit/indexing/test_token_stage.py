@@ -33,6 +33,7 @@ from codeintel_rev.xtr.build import centroid_count
 from codeintel_rev.xtr.config import BuildConfig, SearchConfig
 from codeintel_rev.xtr.search import XTRSearch
 from codeintel_rev.xtr.storage import read_manifest
+from tests import tiny_models
 
 FILES = {
     f"m{n:02}.py": f'def step_{n}(value):\n    """Do step {n} of the work."""\n    return value + {n}\n'
@@ -363,6 +364,18 @@ def test_another_model_encodes_everything_again(project: Project, monkeypatch: p
     assert_whole(project)
 
 
+def test_the_projection_of_one_model_is_not_used_with_another(tmp_path: Path, models_dir: Path) -> None:
+    """One fitted to 384 dimensions, and a checkpoint of 32 that has learned none."""
+    project = new_project(tmp_path, models_dir, FILES).having(xtr={"enable": True})
+    project.build()
+    plain = str(tiny_models.save_plain(tmp_path / "plain"))
+    other = project.having(xtr={"model": plain}, embedding={"provider": "none"})
+    assert other.build().tokens_encoded == 12
+    assert other.current.token_model.startswith("plain ")
+    assert not (token_directory(other.directory) / PROJECTION).exists()
+    assert not other.build().changed
+
+
 def test_xtr_quant_bits(project: Project) -> None:
     two = project.having(**ON | {"xtr": {"enable": True, "quant_bits": 2}})
     four = read_manifest(tokens_of(project))
@@ -371,14 +384,32 @@ def test_xtr_quant_bits(project: Project) -> None:
     assert (index.quant_bits, index.bytes < four.bytes) == (2, True)
 
 
+def damage(project: Project) -> None:
+    """Flip a bit in the oldest segment."""
+    cells = min(tokens_of(project).rglob("cells.u16"))
+    cells.chmod(0o644)
+    with cells.open("r+b") as file:
+        file.write(bytes([cells.read_bytes()[0] ^ 0x40]))
+
+
 def test_a_damaged_index_is_not_linked(project: Project, encoder: FakeTokens) -> None:
     """F13: its generation goes into quarantine, its tokens are made anew."""
-    cells = next(tokens_of(project).rglob("cells.u16"))
-    cells.chmod(0o644)
-    cells.write_bytes(bytes([cells.read_bytes()[0] ^ 0x40]) + cells.read_bytes()[1:])
+    damage(project)
     summary = project.build()
     assert (summary.tokens_encoded, len(summary.repaired)) == (12, 1)
     assert_whole(project)
+
+
+def test_damage_that_all_generations_share_is_mended(project: Project) -> None:
+    """F13: one file may be linked into every generation that is kept."""
+    two = project.having(**ON | {"index": {"keep_generations": 2}})
+    two.write({"new.py": "new = 1\n"})
+    two.build()
+    damage(two)
+    assert all(two.store.verify(manifest.generation) for manifest in line(two))
+    summary = two.build()
+    assert (summary.tokens_encoded, len(summary.repaired)) == (13, 2)
+    assert_whole(two)
 
 
 @pytest.mark.parametrize(
