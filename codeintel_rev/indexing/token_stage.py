@@ -100,7 +100,7 @@ def held_by(generation: Path) -> Held | None:
 
 
 def linked(manifest: Manifest) -> tuple[str, ...]:
-    """Return the names to link of the index of the generation `manifest` where it is to change: all but what will."""
+    """Return the names to link of the index of generation `manifest` for one that differs: texts and figures will."""
     projection = f"{XTR}/{PROJECTION}"
     return (f"{XTR}/{TOKENS}", *((projection,) if projection in manifest.files else ()))
 
