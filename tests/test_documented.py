@@ -82,6 +82,7 @@ def test_the_documented_variable_sets_the_setting(monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     other = {"embedding.provider": "none", "server.host": "localhost", "observability.log_level": "error"}
     other |= {"observability.log_format": "json", "server.ops_port": "9999", "xtr.enable": "true"}
+    other |= {"xtr.mode": "wide", "xtr.blend": "sum", "xtr.score_norm": "z", "server.tools": "full"}
     for key, row in rows(SETTINGS).items():
         section, _, name = key.partition(".")
         value = other.get(key) or another(settings()[key])
@@ -149,7 +150,7 @@ def test_every_metric_is_documented() -> None:
     written = {
         key: sorted(re.findall(r"`(\w+)`", row[0]))
         for key, row in rows(OPERATIONS).items()
-        if key.startswith("codeintel_")
+        if key.startswith(("codeintel_", "xtr_"))
     }
     assert written == named
 

@@ -31,7 +31,8 @@ class Manifest:
     """One published generation. `files` are `/`-separated paths inside it; `created_at` is ISO 8601 in UTC.
 
     `inputs` is the builder's digest of all that its text half was made from: equal inputs need no new one. `counts` are
-    rows by component, `components` format versions by component, `libraries` versions by package.
+    rows by component, `components` format versions by component, `libraries` versions by package,
+    `token_model` names what made the token vectors, "" where there are none.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -49,6 +50,7 @@ class Manifest:
     components: dict[str, int]
     libraries: dict[str, str]
     files: dict[str, Digest]
+    token_model: str = ""
 
 
 _ADAPTER = TypeAdapter(Manifest)

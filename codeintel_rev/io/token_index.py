@@ -6,13 +6,27 @@ data/xtr/<repo, / written %2F>/<generation>/tokens/                  the engine'
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from codeintel_rev.io.durable import DISK, os_errors_mapped
 from codeintel_rev.io.registry import repository_directory
 from codeintel_rev.types import ModelFingerprint
 
-TOKENS, PROJECTION = "tokens", "projection.safetensors"
+TOKENS, PROJECTION, BUILD = "tokens", "projection.safetensors", "build.json"
+
+
+def token_directory(generation_path: Path) -> Path:
+    """Return where the token index of a generation lies or would lie."""
+    return generation_path / "xtr"
+
+
+def read_build_figures(generation_path: Path) -> dict[str, float]:
+    """Return what the build of its token index took, by name; empty where nobody wrote it. Raises StorageFailed."""
+    path = token_directory(generation_path) / BUILD
+    with os_errors_mapped("read", path):
+        figures = json.loads(path.read_bytes()) if path.exists() else {}
+    return {name: float(value) for name, value in figures.items() if isinstance(value, int | float)}
 
 
 def token_index_directory(data_dir: Path, repo: str, generation: str) -> Path:
