@@ -28,6 +28,7 @@ from codeintel_rev.retrieval.channels import Question
 from codeintel_rev.retrieval.fanout import Task, gather
 from codeintel_rev.retrieval.fuse import fuse
 from codeintel_rev.retrieval.hydrate import candidates
+from codeintel_rev.retrieval.late import QueryTokens
 from codeintel_rev.retrieval.plan import Plan, make_plan
 from codeintel_rev.retrieval.rank import rank
 from codeintel_rev.retrieval.shard import Shard
@@ -118,7 +119,7 @@ def run(queries: Sequence[Query], shards: Shards, encoder: DenseEncoder, depth: 
     with ThreadPoolExecutor(2) as executor:
         for query in queries:
             plan = make_plan(query.text, depth)
-            question = Question(plan, encoder.encode_queries([query.text])[0])
+            question = Question(plan, encoder.encode_queries([query.text])[0], QueryTokens(query.text))
             with shards.lease((query.repo,)) as (shard,):
                 tasks = [Task(shard.repo, each, None) for each in shard.channels]
                 found = gather(question, tasks, executor, deadline=time.monotonic() + 60, budget_ms=60_000)

@@ -2,6 +2,7 @@
 
     CodeIntelError
     ├── SettingsError            a setting is unknown, missing or out of range
+    │   └── NoTokenModel         no model is configured that makes token vectors
     ├── InvalidArgument          the caller's request cannot be served as asked
     │   └── QueryTooComplex
     ├── NotFound                 no such repository, file or generation (forbidden looks the same)
@@ -51,6 +52,10 @@ class CodeIntelError(Exception):
 
 class SettingsError(CodeIntelError):
     slug, status, title = "invalid-settings", 500, "Invalid settings"
+
+
+class NoTokenModel(SettingsError):
+    slug, title = "no-token-model", "No model makes token vectors"
 
 
 class InvalidArgument(CodeIntelError):

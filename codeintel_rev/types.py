@@ -9,12 +9,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float32]
+
+LateMode = Literal["off", "rescore", "wide", "both"]
+"""Late interaction: none, over what the channels found, as a channel over every token, or both."""
+Blend = Literal["rrf", "replace", "sum"]
+"""How MaxSim meets the fused order: by ranks alone, instead of it, or by scores."""
+ScoreNorm = Literal["none", "minmax", "z"]
 
 
 class Role(StrEnum):
@@ -212,7 +219,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits best first, how they were found, what was limited, and the generation of every repository asked."""
+    """Hits best first, how they were found, what was limited, and the generation of every repository asked.
+
+    `notes` count what late interaction did: `xtr_rescore:180`, `xtr_missing:20`.
+    """
 
     hits: tuple[Hit, ...]
     plan: str
@@ -221,6 +231,7 @@ class SearchResult:
     limits: tuple[Limit, ...]
     scope: Scope
     generations: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +264,18 @@ class BuildProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenFigures:
+    """An open token index: `bytes` on disk, and how many milliseconds its builder trained and wrote."""
+
+    documents: int
+    tokens: int
+    segments: int
+    bytes: int
+    train_ms: float
+    write_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class ShardStatus:
     """The truth about one repository's index. `state` is empty, building, ready, degraded or down."""
 
@@ -267,3 +290,4 @@ class ShardStatus:
     model: ModelFingerprint | None
     building: BuildProgress | None
     limits: tuple[Limit, ...]
+    tokens: TokenFigures | None = None

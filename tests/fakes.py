@@ -22,6 +22,7 @@ from codeintel_rev.navigation.cursor import Cursor, check_served, decode, digest
 from codeintel_rev.navigation.files import FileLines, list_paths
 from codeintel_rev.navigation.navigator import FoundText, ListedPaths, ReadLines
 from codeintel_rev.navigation.text import TextQuery, find_lines, with_context
+from codeintel_rev.retrieval.options import AS_SET, Options
 from codeintel_rev.retrieval.searcher import NONE
 from codeintel_rev.types import (
     BuildProgress,
@@ -70,11 +71,20 @@ class FakeSearcher:
         self.state = "ready"
         self.closed = False
         self.asked: list[tuple[str, Scope, int, float]] = []
+        self.options: list[Options] = []
 
     def search(
-        self, query: str, scope: Scope, limit: int, *, deadline_ms: float, explained: range = NONE
+        self,
+        query: str,
+        scope: Scope,
+        limit: int,
+        *,
+        deadline_ms: float,
+        explained: range = NONE,
+        options: Options = AS_SET,
     ) -> SearchResult:
         self.asked.append((query, scope, limit, deadline_ms))
+        self.options.append(options)
         if self.failure:
             raise self.failure
         if not query.strip():

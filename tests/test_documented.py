@@ -81,11 +81,13 @@ def test_the_documented_variable_sets_the_setting(monkeypatch: pytest.MonkeyPatc
     """Each variable, by the name written down, changes what it names and nothing else."""
     monkeypatch.chdir(tmp_path)
     other = {"embedding.provider": "none", "server.host": "localhost", "observability.log_level": "error"}
+    other |= {"observability.log_format": "json", "server.ops_port": "9999", "server.tools": "full"}
     other |= {
-        "observability.log_format": "json",
-        "server.ops_port": "9999",
         "xtr.enable": "true",
         "xtr.quant_bits": "2",
+        "xtr.mode": "wide",
+        "xtr.blend": "sum",
+        "xtr.score_norm": "z",
     }
     for key, row in rows(SETTINGS).items():
         section, _, name = key.partition(".")
@@ -154,7 +156,7 @@ def test_every_metric_is_documented() -> None:
     written = {
         key: sorted(re.findall(r"`(\w+)`", row[0]))
         for key, row in rows(OPERATIONS).items()
-        if key.startswith("codeintel_")
+        if key.startswith(("codeintel_", "xtr_"))
     }
     assert written == named
 

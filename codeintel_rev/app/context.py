@@ -47,7 +47,7 @@ async def open_context(settings: Settings, open_index: Open, readiness: Readines
             limits=limits,
             deadline_ms=settings.retrieval.request_deadline_ms,
         )
-        looking = asyncio.create_task(keep_looking(opened.searcher, readiness))
+        looking = asyncio.create_task(keep_looking(opened.searcher, readiness, xtr_is_on=settings.xtr.on))
         try:
             yield ApplicationContext(settings, served, readiness)
         finally:

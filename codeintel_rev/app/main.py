@@ -35,7 +35,7 @@ def create_app(settings: Settings, open_index: Open) -> FastAPI:
     def served() -> Served:
         return opened[0].served
 
-    server = make_server(served, structured=settings.server.structured_content)
+    server = make_server(served, settings.server)
     configure_logs(settings.observability)
 
     @asynccontextmanager

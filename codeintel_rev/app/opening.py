@@ -9,6 +9,7 @@ from codeintel_rev.app.context import Opened
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.dense import open_encoder
 from codeintel_rev.navigation.opened import OpenedNavigator
+from codeintel_rev.retrieval.options import AS_SET, Options
 from codeintel_rev.retrieval.searcher import NONE
 from codeintel_rev.retrieval.shards import Shards
 from codeintel_rev.types import Scope, SearchResult, ShardStatus
@@ -41,9 +42,16 @@ class _Refreshed:
         self._thread.start()
 
     def search(
-        self, query: str, scope: Scope, limit: int, *, deadline_ms: float, explained: range = NONE
+        self,
+        query: str,
+        scope: Scope,
+        limit: int,
+        *,
+        deadline_ms: float,
+        explained: range = NONE,
+        options: Options = AS_SET,
     ) -> SearchResult:
-        return self.shards.search(query, scope, limit, deadline_ms=deadline_ms, explained=explained)
+        return self.shards.search(query, scope, limit, deadline_ms=deadline_ms, explained=explained, options=options)
 
     def status(self) -> tuple[ShardStatus, ...]:
         return self.shards.status()

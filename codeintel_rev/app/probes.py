@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 
 import structlog
@@ -25,6 +25,7 @@ from codeintel_rev.errors import CodeIntelError
 from codeintel_rev.mcp_server.blocking import Blocking
 from codeintel_rev.observability.metrics import READINESS_CHANGES, exposition, observe_shards
 from codeintel_rev.retrieval.searcher import Searcher
+from codeintel_rev.retrieval.shard import XTR, XTR_PARTIAL
 from codeintel_rev.types import ShardStatus
 
 WORSE_AFTER = 3
@@ -46,6 +47,14 @@ class State(IntEnum):
     DRAINING = 4
 
 
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One part of a worker: whether it is well, and what there is of it or missing from it."""
+
+    healthy: bool
+    detail: str
+
+
 @dataclass(slots=True)
 class Readiness:
     """A worker's state with hysteresis: worse after three equal looks, better after two, at most once in ten seconds.
@@ -56,6 +65,7 @@ class Readiness:
     interval_s: float
     clock: Callable[[], float] = time.monotonic
     degraded: tuple[str, ...] = ()
+    checks: Mapping[str, Check] = field(default_factory=dict)
     _state: State = State.STARTING
     _since: float = 0.0
     _looked: float = field(init=False)
@@ -105,16 +115,27 @@ def judge(shards: tuple[ShardStatus, ...]) -> tuple[State, tuple[str, ...]]:
     return (State.READY if whole else State.DEGRADED), codes
 
 
-async def keep_looking(searcher: Searcher, readiness: Readiness) -> None:
+def check_tokens(shards: tuple[ShardStatus, ...], *, is_on: bool) -> Check:
+    """Return how late interaction is served: well when it is off, and while tokens are still being made."""
+    if not is_on:
+        return Check(True, "off")
+    missing = [limit for shard in shards for limit in shard.limits if limit.stage == XTR and limit.code != XTR_PARTIAL]
+    if missing:
+        return Check(False, " ".join(limit.detail for limit in missing))
+    indexes = [shard.tokens for shard in shards if shard.tokens]
+    return Check(True, f"{len(indexes)} indexes, {sum(index.documents for index in indexes)} chunks")
+
+
+async def keep_looking(searcher: Searcher, readiness: Readiness, *, xtr_is_on: bool) -> None:
     """Look at the shards every interval, for ever. Has a thread of its own: busy searches must not read as down."""
     with ThreadPoolExecutor(1, thread_name_prefix="readiness") as executor:
         blocking = Blocking(executor)
         while True:
-            await look_once(searcher, blocking, readiness)
+            await look_once(searcher, blocking, readiness, xtr_is_on=xtr_is_on)
             await asyncio.sleep(readiness.interval_s)
 
 
-async def look_once(searcher: Searcher, blocking: Blocking, readiness: Readiness) -> None:
+async def look_once(searcher: Searcher, blocking: Blocking, readiness: Readiness, *, xtr_is_on: bool) -> None:
     """Take one look, and set the gauges by it."""
     try:
         shards = await blocking.run(lambda _: searcher.status(), readiness.interval_s * STALE_AFTER * 1000)
@@ -123,6 +144,7 @@ async def look_once(searcher: Searcher, blocking: Blocking, readiness: Readiness
         readiness.look(State.DOWN)
         return
     state, readiness.degraded = judge(shards)
+    readiness.checks = {"xtr_artifacts": check_tokens(shards, is_on=xtr_is_on)}
     observe_shards(shards)
     readiness.look(state)
 
@@ -151,7 +173,11 @@ def probe_routes(readiness: Readiness) -> APIRouter:
 
 
 def _answer(readiness: Readiness, *, ok: bool) -> Response:
-    state = {"state": readiness.state.name.lower(), "degraded": readiness.degraded}
+    state = {
+        "state": readiness.state.name.lower(),
+        "degraded": readiness.degraded,
+        "checks": {name: asdict(check) for name, check in readiness.checks.items()},
+    }
     if ok:
         return JSONResponse(state)
     refusal = Unready(f"this worker is {state['state']}.", "index_status tells more; `codeintel index PATH` builds.")

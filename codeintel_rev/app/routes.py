@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from codeintel_rev.mcp_server import operations
 from codeintel_rev.mcp_server.envelope import Envelope, FileLines, RepoStatus, Status, Wire
 from codeintel_rev.mcp_server.operations import Served
-from codeintel_rev.mcp_server.requests import FileRequest, SearchRequest, StatusRequest
+from codeintel_rev.mcp_server.requests import FileRequest, ProSearchRequest, StatusRequest
 
 Line = Annotated[int, Query(ge=1)]
 
@@ -22,7 +22,7 @@ def question_routes(served: Callable[[], Served]) -> APIRouter:
     router = APIRouter()
 
     @router.post("/search", response_model=Envelope)
-    async def search(request: SearchRequest) -> Response:
+    async def search(request: ProSearchRequest) -> Response:
         """Hits for a query, best first; `max_tokens` only shapes text and is ignored here."""
         return _json(await operations.semantic_search(served(), request))
 

@@ -24,7 +24,7 @@ async def _serve(settings: Settings, open_index: Open) -> None:
     provider = open_tracing(settings.observability)
     trace.set_tracer_provider(provider)
     async with open_context(settings, open_index, readiness) as context:
-        server = make_server(lambda: context.served, structured=settings.server.structured_content)
+        server = make_server(lambda: context.served, settings.server)
         configure_logs(settings.observability)
         try:
             await server.run_stdio_async()

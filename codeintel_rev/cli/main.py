@@ -68,6 +68,12 @@ def search(
     explain: Annotated[
         bool, typer.Option(help="Show each channel's part in the score, and which tokens match.")
     ] = False,
+    mode: Annotated[str | None, typer.Option(help="Late interaction: off, rescore, wide or both.")] = None,
+    xtr_k: Annotated[int | None, typer.Option(help="Rescore this many fused chunks.")] = None,
+    blend: Annotated[str | None, typer.Option(help="How rescoring counts: rrf, replace or sum.")] = None,
+    score_norm: Annotated[str | None, typer.Option(help="Scale of MaxSim in a sum: none, minmax or z.")] = None,
+    channels: Annotated[str, typer.Option(help="Only these, separated by commas: lexical, symbols, dense, xtr.")] = "",
+    weight: Annotated[list[str] | None, typer.Option(help="CHANNEL=NUMBER; may be repeated.")] = None,
     queries: Annotated[Path | None, typer.Option(help="Ask every line {qid, query, repo} of this file.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where --queries writes {qid, hits, ms} lines.")] = None,
 ) -> None:
@@ -75,10 +81,14 @@ def search(
     if bool(query) == bool(queries) or bool(queries) != bool(out):
         raise typer.BadParameter("give either QUERY, or --queries FILE with --out FILE")
     scope = {"repos": repo or (), "paths": path or (), "languages": language or ()}
+    given: dict[str, object] = {"mode": mode, "xtr_k": xtr_k, "blend": blend, "score_norm": score_norm}
+    given["channels"] = channels.split(",") if channels else ()
+    given["stage_weights"] = dict(one.partition("=")[::2] for one in weight or ())
+    knobs = {name: value for name, value in given.items() if value is not None}
     if queries:
-        verb("search").batch(queries, out, scope, limit)
+        verb("search").batch(queries, out, scope, limit, knobs)
     else:
-        verb("search").one(query, scope, limit, as_json=as_json, explain=explain)
+        verb("search").one(query, scope, limit, knobs, as_json=as_json, explain=explain)
 
 
 @app.command()

@@ -8,17 +8,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from codeintel_rev.app.context import Open
 from codeintel_rev.app.opening import open_index
 from codeintel_rev.cli import render
 from codeintel_rev.config.settings import load_settings
 from codeintel_rev.errors import CodeIntelError, InvalidArgument, NotFound
 from codeintel_rev.mcp_server.envelope import envelope
+from codeintel_rev.mcp_server.requests import ProSearchRequest, faults
 from codeintel_rev.observability.tracing import trace_id
+from codeintel_rev.retrieval.options import Options
 from codeintel_rev.retrieval.searcher import NONE
 from codeintel_rev.types import Scope, SearchResult
 
 Filters = Mapping[str, Sequence[str]]
+Knobs = Mapping[str, object]
+"""Arguments of `semantic_search_pro` by name."""
 
 
 class Limited(CodeIntelError):
@@ -26,10 +32,17 @@ class Limited(CodeIntelError):
 
 
 def one(
-    query: str, filters: Filters, limit: int, *, as_json: bool, explain: bool, open_index: Open = open_index
+    query: str,
+    filters: Filters,
+    limit: int,
+    knobs: Knobs,
+    *,
+    as_json: bool,
+    explain: bool,
+    open_index: Open = open_index,
 ) -> None:
     """Print the answer to one query."""
-    settings = load_settings()
+    options, settings = _options(knobs), load_settings()
     searcher = open_index(settings).searcher
     try:
         result = searcher.search(
@@ -38,6 +51,7 @@ def one(
             limit,
             deadline_ms=settings.retrieval.request_deadline_ms,
             explained=range(limit) if explain else NONE,
+            options=options,
         )
     finally:
         searcher.close()
@@ -48,12 +62,14 @@ def one(
         render.print_hits(answer, explain=explain)
 
 
-def batch(queries: Path, out: Path, filters: Filters, limit: int, *, open_index: Open = open_index) -> None:
+def batch(
+    queries: Path, out: Path, filters: Filters, limit: int, knobs: Knobs, *, open_index: Open = open_index
+) -> None:
     """Write one line {qid, hits, ms} for each line {qid, query, repo} of `queries`, in the same order.
 
     Raises Limited, after the last line is written, when any answer was limited.
     """
-    settings = load_settings()
+    options, settings = _options(knobs), load_settings()
     asked = list(questions(queries))
     limited: list[str] = []
     searcher = open_index(settings).searcher
@@ -63,7 +79,11 @@ def batch(queries: Path, out: Path, filters: Filters, limit: int, *, open_index:
                 scope = replace(_scope(filters), repos=(question["repo"],) if question.get("repo") else ())
                 started = time.perf_counter()
                 result = searcher.search(
-                    question["query"], scope, limit, deadline_ms=settings.retrieval.request_deadline_ms
+                    question["query"],
+                    scope,
+                    limit,
+                    deadline_ms=settings.retrieval.request_deadline_ms,
+                    options=options,
                 )
                 ms = (time.perf_counter() - started) * 1000
                 file.write(json.dumps(_line(question["qid"], result, ms)) + "\n")
@@ -73,6 +93,14 @@ def batch(queries: Path, out: Path, filters: Filters, limit: int, *, open_index:
     if limited:
         codes = ", ".join(sorted(set(limited)))
         raise Limited(f"{len(limited)} limits met in {len(asked)} queries: {codes}.", "See `codeintel status`.")
+
+
+def _options(knobs: Knobs) -> Options:
+    """Return what `semantic_search_pro` makes of the same arguments. Raises InvalidArgument naming the wrong one."""
+    try:
+        return ProSearchRequest.model_validate({"query": "", **knobs}).options()
+    except ValidationError as error:
+        raise InvalidArgument(faults(error.errors()), "See `codeintel search --help`.") from error
 
 
 def _scope(filters: Filters) -> Scope:

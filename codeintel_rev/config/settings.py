@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from codeintel_rev.errors import SettingsError
+from codeintel_rev.types import Blend, LateMode, ScoreNorm
 
 PREFIX = "CODEINTEL_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
@@ -100,6 +101,14 @@ class XTRSettings(Section):
     """Tokens of one window in which `model` reads a chunk, 0 as many as it was trained on. Affects results."""
     quant_bits: int = Field(4, ge=2, le=4, multiple_of=2)
     """Bits a dimension of a token vector is stored in, 2 or 4. Affects results."""
+    mode: LateMode = "rescore"
+    """Where it is on: `rescore` what the channels found, be a channel (`wide`), `both`, or `off`. Affects results."""
+    candidate_k: int = Field(200, ge=1, le=2000)
+    """Fused chunks rescored by MaxSim; those behind keep their order. Affects results."""
+    blend: Blend = "rrf"
+    """How MaxSim meets the fused order: by ranks alone, `replace`, or `sum` of scores. Affects results."""
+    score_norm: ScoreNorm = "minmax"
+    """How MaxSim is scaled before a `sum`. Affects results."""
 
     @property
     def on(self) -> bool:
@@ -129,6 +138,8 @@ class ServerSettings(Section):
     """How long in-flight requests may run on after SIGTERM."""
     poll_s: float = Field(1.0, gt=0)
     """How often a worker looks for a newly published generation and checks its own readiness."""
+    tools: Literal["core", "full"] = "core"
+    """Tools an agent is shown: `full` adds those for who measures and tunes. Affects results."""
     structured_content: bool = True
     """Send `structuredContent` beside the text of an MCP result; off for clients that hand both to their model."""
 

@@ -8,16 +8,46 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.dense import DenseEncoder, open_encoder
 from codeintel_rev.encoders.tokens import Projection, TokenEncoder
-from codeintel_rev.errors import SettingsError
+from codeintel_rev.errors import NoTokenModel
 
 _MINILM = "codeintel_rev.encoders.minilm_tokens"
 _CHECKPOINT = "codeintel_rev.encoders.late_interaction"
+
+
+class TokenEncoders:
+    """The token encoders of one process: one model, loaded at the first call, whoever asks.
+
+    A call that fails leaves the next to try again. Safe to call from many threads at once.
+    """
+
+    def __init__(self, settings: Settings, dense: DenseEncoder | None, models_dir: Path) -> None:
+        self._settings = settings
+        self._dense = dense
+        self._models_dir = models_dir
+        self._lock = Lock()
+        self._plain: TokenEncoder | None = None
+
+    def plain(self) -> TokenEncoder:
+        """Return the encoder without a projection of an index's own. Raises as `open_token_encoder`."""
+        with self._lock:
+            self._plain = self._plain or open_token_encoder(self._settings, self._dense, self._models_dir)
+            return self._plain
+
+    def of(self, projection: bytes | None) -> TokenEncoder:
+        """Return the encoder for an index that keeps `projection`; a checkpoint has its own, and counts as another's.
+
+        Raises as `open_token_encoder`, and IndexCorrupt.
+        """
+        if projection is None or not _shares_session(self._settings, self._dense):
+            return self.plain()
+        return open_token_encoder(self._settings, self._dense, self._models_dir, Projection.from_bytes(projection))
 
 
 def open_token_encoder(
@@ -26,7 +56,7 @@ def open_token_encoder(
     """Return the token encoder; `dense` is the configured dense encoder, whose session the embedded one shares.
 
     Without a `projection` the embedded model's tokens keep their full width: exact, and too wide to store. Raises
-    SettingsError when there is no model, EncoderFailed, DimensionMismatch.
+    NoTokenModel, SettingsError, EncoderFailed, DimensionMismatch.
     """
     if _shares_session(settings, dense):
         encoder: TokenEncoder = importlib.import_module(_MINILM).MiniLMTokens(dense, projection or _identity(dense))
@@ -74,4 +104,4 @@ def _checkpoint(settings: Settings) -> tuple[str, str]:
     for section in (settings.xtr, settings.embedding):
         if section.model:
             return section.model, section.revision
-    raise SettingsError("no model makes token vectors.", "Set xtr.model or embedding.provider.")
+    raise NoTokenModel("no model makes token vectors.", "Set xtr.model, or an embedding.provider other than none.")

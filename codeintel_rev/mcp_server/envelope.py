@@ -1,7 +1,7 @@
 """The shapes on the wire, one for MCP and HTTP. Field names are those of types.py; conversion is by hand.
 
-Compact is the default: `contributions`, `token_matches` and stage times are only there when the caller asked to have
-them explained.
+Compact is the default: `contributions`, `token_matches`, `explainability` and stage times are only there when the
+caller asked to have them explained, `notes` only where late interaction took part.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from codeintel_rev.errors import CodeIntelError
 from codeintel_rev.navigation.navigator import FoundText, ListedPaths, ReadLines
 from codeintel_rev.observability.logs import request_id
 from codeintel_rev.observability.tracing import trace_id
+from codeintel_rev.retrieval.options import RESCORE, WIDE
 
 PROBLEM_TYPE = "urn:codeintel:problem:"
 RETRY_AFTER_S = 5
@@ -72,10 +73,22 @@ class Stage(Wire):
     reason: str | None = None
 
 
+class ExplainedHit(Wire):
+    chunk_id: int
+    path: str
+    matches: tuple[TokenMatch, ...]
+
+
+class Explainability(Wire):
+    xtr: tuple[ExplainedHit, ...]
+
+
 class Method(Wire):
     plan: str
     channels: tuple[str, ...]
     stages: tuple[Stage, ...] | None = None
+    notes: tuple[str, ...] | None = None
+    explainability: Explainability | None = None
 
 
 class Limit(Wire):
@@ -224,6 +237,8 @@ def envelope(result: values.SearchResult, trace: str, *, explain: bool, next_cur
             plan=result.plan,
             channels=result.channels,
             stages=tuple(_stage(stage) for stage in result.stages) if explain else None,
+            notes=result.notes or None,
+            explainability=_explainability(result) if explain else None,
         ),
         limits=tuple(limit(one) for one in result.limits),
         scope=Scope(
@@ -335,6 +350,20 @@ def _hit(hit: values.Hit, explain: bool) -> Hit:
 
 def _contribution(part: values.Contribution) -> Contribution:
     return Contribution(rank=part.rank, score=part.score, weight=part.weight, contribution=part.contribution)
+
+
+def _explainability(result: values.SearchResult) -> Explainability | None:
+    """Return the token matches once more, as those who ask for late interaction look for them; None without it."""
+    if not {WIDE, RESCORE} & set(result.channels):
+        return None
+    explained = (
+        ExplainedHit(
+            chunk_id=hit.chunk_id, path=hit.path, matches=tuple(_token_match(match) for match in hit.token_matches)
+        )
+        for hit in result.hits
+        if hit.token_matches
+    )
+    return Explainability(xtr=tuple(explained))
 
 
 def _token_match(match: values.TokenMatch) -> TokenMatch:

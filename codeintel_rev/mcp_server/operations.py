@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from codeintel_rev.config.settings import LimitsSettings
 from codeintel_rev.errors import InvalidArgument, NotFound
@@ -14,6 +14,7 @@ from codeintel_rev.navigation.cursor import Cursor, check_served, decode, digest
 from codeintel_rev.navigation.navigator import Navigator
 from codeintel_rev.observability.metrics import observe_search
 from codeintel_rev.observability.tracing import trace_id
+from codeintel_rev.retrieval.options import AS_SET
 from codeintel_rev.retrieval.searcher import NONE, Searcher
 from codeintel_rev.types import SearchResult, ShardStatus
 
@@ -39,9 +40,11 @@ async def semantic_search(served: Served, request: SearchRequest) -> wire.Envelo
     end = start + request.limit
     _check_most("limit", end, served.limits.max_results)
     deadline_ms = min(request.time_budget_ms or served.deadline_ms, served.deadline_ms)
-    explained = range(start, end) if request.explain else NONE
+    explained, options = range(start, end) if request.explain else NONE, request.options()
     result = await served.blocking.run(
-        lambda left: served.searcher.search(request.query, request.scope(), end, deadline_ms=left, explained=explained),
+        lambda left: served.searcher.search(
+            request.query, request.scope(), end, deadline_ms=left, explained=explained, options=options
+        ),
         deadline_ms,
     )
     if cursor:
@@ -111,7 +114,9 @@ async def _shards(served: Served, repo: str) -> tuple[ShardStatus, ...]:
 
 
 def _question(request: SearchRequest) -> str:
-    return digest(request.query, request.repos, request.paths, request.languages, request.kinds)
+    options = request.options()
+    asked = () if options == AS_SET else (asdict(options),)
+    return digest(request.query, request.repos, request.paths, request.languages, request.kinds, *asked)
 
 
 def _offset(cursor: Cursor | None) -> int:

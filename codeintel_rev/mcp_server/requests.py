@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from codeintel_rev.types import Scope
+from codeintel_rev.retrieval.options import AS_SET, Options
+from codeintel_rev.types import Blend, LateMode, Scope, ScoreNorm
 
 Names = tuple[Annotated[str, Field(max_length=512)], ...]
 Repos = Annotated[Names, Field(description="Only these repositories", max_length=64)]
 Paths = Annotated[Names, Field(description="Gitignore-style globs, `!` negates", max_length=64)]
 Languages = Annotated[Names, Field(description="As in hits, e.g. python", max_length=64)]
+Channel = Literal["lexical", "symbols", "dense", "xtr"]
+Stage = Literal["lexical", "symbols", "dense", "xtr", "xtr_rescore"]
+Weight = Annotated[float, Field(ge=0, le=100)]
 Cursor = Annotated[str, Field(description="next_cursor of the answer before", max_length=8192)]
 
 
@@ -51,6 +55,32 @@ class SearchRequest(ScopedRequest):
 
     def scope(self) -> Scope:
         return Scope(repos=self.repos, paths=self.paths, languages=self.languages, kinds=self.kinds)
+
+    def options(self) -> Options:
+        return AS_SET
+
+
+class ProSearchRequest(SearchRequest):
+    mode: Annotated[
+        LateMode | None, Field(description="Late interaction: over what was found, as a channel, both; default: as set")
+    ] = None
+    xtr_k: Annotated[int | None, Field(description="How many fused chunks are rescored", ge=1, le=2000)] = None
+    blend: Annotated[Blend | None, Field(description="How rescoring meets the fused order")] = None
+    score_norm: Annotated[ScoreNorm | None, Field(description="Scale of MaxSim in a sum")] = None
+    stage_weights: Annotated[
+        dict[Stage, Weight], Field(description="Of lexical, symbols, dense, xtr, xtr_rescore; others as planned")
+    ] = Field(default_factory=dict)
+    channels: Annotated[tuple[Channel, ...], Field(description="Only these", max_length=4)] = ()
+
+    def options(self) -> Options:
+        return Options(
+            mode=self.mode,
+            xtr_k=self.xtr_k,
+            blend=self.blend,
+            score_norm=self.score_norm,
+            stage_weights={str(name): weight for name, weight in self.stage_weights.items()},
+            channels=self.channels,
+        )
 
 
 class TextRequest(ScopedRequest):

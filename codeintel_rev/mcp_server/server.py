@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -20,13 +20,13 @@ from mcp_types import INVALID_PARAMS, CallToolResult, InputRequiredResult, TextC
 from pydantic import ConfigDict, ValidationError
 from starlette.routing import BaseRoute
 
-from codeintel_rev.config.settings import LOOPBACK, Settings
+from codeintel_rev.config.settings import LOOPBACK, ServerSettings, Settings
 from codeintel_rev.errors import CodeIntelError, InvalidArgument
 from codeintel_rev.mcp_server import operations
 from codeintel_rev.mcp_server.envelope import problem
 from codeintel_rev.mcp_server.operations import Served
 from codeintel_rev.mcp_server.requests import FileRequest, faults
-from codeintel_rev.mcp_server.tools import TOOLS, Tool
+from codeintel_rev.mcp_server.tools import Tool, offered
 from codeintel_rev.observability.metrics import observe_request
 
 INSTRUCTIONS = (
@@ -50,11 +50,22 @@ class Arguments(ArgModelBase):
 class ToolServer(MCPServer[Any]):
     """Turns every failure of a tool into the problem object, and counts the call."""
 
+    def __init__(self, tools: Mapping[str, Tool[Any, Any]], served: Callable[[], Served], *, structured: bool) -> None:
+        super().__init__(
+            "codeintel",
+            title="Code intelligence",
+            instructions=INSTRUCTIONS,
+            version=version("codeintel-rev"),
+            tools=[_sdk_tool(tool, served, structured) for tool in tools.values()],
+            subscriptions=False,
+        )
+        self._offered = frozenset(tools)
+
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
     ) -> CallToolResult | InputRequiredResult:
         """Return the tool's result, `isError` with a problem when it failed. Raises MCPError for an unknown tool."""
-        if name not in TOOLS:
+        if name not in self._offered:
             raise MCPError(code=INVALID_PARAMS, message=f"Unknown tool: {name!a}. Call tools/list.")
         started = time.monotonic()
         outcome = "ok"
@@ -70,16 +81,12 @@ class ToolServer(MCPServer[Any]):
             observe_request("mcp", name, outcome, time.monotonic() - started)
 
 
-def make_server(served: Callable[[], Served], *, structured: bool) -> ToolServer:
-    """Return the server. `served` is called per request: what is served is only opened when the process starts."""
-    server = ToolServer(
-        "codeintel",
-        title="Code intelligence",
-        instructions=INSTRUCTIONS,
-        version=version("codeintel-rev"),
-        tools=[_sdk_tool(tool, served, structured) for tool in TOOLS.values()],
-        subscriptions=False,
-    )
+def make_server(served: Callable[[], Served], settings: ServerSettings) -> ToolServer:
+    """Return the server with the tools of its profile.
+
+    `served` is called per request: what is served is only opened when the process starts.
+    """
+    server = ToolServer(offered(settings.tools), served, structured=settings.structured_content)
 
     @server.resource("codeintel://{repo}/{+path}", name="file", description="An indexed file", mime_type="text/plain")
     async def read_file(repo: str, path: str) -> str:

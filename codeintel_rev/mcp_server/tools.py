@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from mcp_types import CallToolResult, ContentBlock, ResourceLink, TextContent
 
@@ -18,6 +18,7 @@ from codeintel_rev.mcp_server.operations import Served
 from codeintel_rev.mcp_server.requests import (
     FileRequest,
     PathsRequest,
+    ProSearchRequest,
     Request,
     SearchRequest,
     StatusRequest,
@@ -37,6 +38,7 @@ class Tool(Generic[R, W]):
     request: type[R]
     answer: Callable[[Served, R], Awaitable[W]]
     render: Callable[[W, R], Text]
+    profile: Literal["core", "full"] = "core"
 
     def schema(self) -> dict[str, Any]:
         """Return the input schema with nothing in it that an agent does not need."""
@@ -100,8 +102,23 @@ _TOOLS: tuple[Tool[Any, Any], ...] = (
         operations.index_status,
         text.of_status,
     ),
+    Tool(
+        "semantic_search_pro",
+        "Search code by meaning, tuned",
+        "semantic_search with its knobs: which channels are asked, what each counts, how late interaction takes part. "
+        "Use it to measure or tune ranking; otherwise use semantic_search.",
+        ProSearchRequest,
+        operations.semantic_search,
+        text.of_search,
+        "full",
+    ),
 )
 TOOLS: Mapping[str, Tool[Any, Any]] = {tool.name: tool for tool in _TOOLS}
+
+
+def offered(profile: Literal["core", "full"]) -> dict[str, Tool[Any, Any]]:
+    """Return the tools of a profile by name; `full` has them all."""
+    return {name: tool for name, tool in TOOLS.items() if profile in (tool.profile, "full")}
 
 
 def _link(repo: str, path: str) -> ResourceLink:
@@ -120,6 +137,9 @@ def _compact(schema: dict[str, Any]) -> dict[str, Any]:
         kept |= options[0]
     if "items" in kept:
         kept["items"] = _compact(kept["items"])
+    kept.pop("propertyNames", None)
+    if isinstance(kept.get("additionalProperties"), dict):
+        kept["additionalProperties"] = _compact(kept["additionalProperties"])
     if "properties" in kept:
         kept["properties"] = {name: _compact(value) for name, value in kept["properties"].items()}
     return kept

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from codeintel_rev.config.multiprocess import shares_metrics
-from codeintel_rev.types import SearchResult, ShardStatus
+from codeintel_rev.types import SearchResult, ShardStatus, TokenFigures
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -28,6 +28,26 @@ VECTOR_COVERAGE = Gauge(
     "codeintel_vector_coverage", "Lowest share of chunks with a vector in any shard", multiprocess_mode="mostrecent"
 )
 READINESS_CHANGES = Counter("codeintel_readiness_changes", "Readiness transitions of a worker", ["state"])
+
+# Late interaction: the names that dashboards of its first design know, in milliseconds, beside one in seconds.
+MILLISECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 5000.0)
+XTR_SEARCH_ENCODE_MS = Histogram("xtr_search_encode_ms", "Making a query's tokens", buckets=MILLISECONDS)
+XTR_SEARCH_IVF_MS = Histogram("xtr_search_ivf_ms", "Probing centroids for candidates", buckets=MILLISECONDS)
+XTR_SEARCH_REDUCE_MS = Histogram("xtr_search_reduce_ms", "MaxSim over centroids", buckets=MILLISECONDS)
+XTR_RESCORE_MS = Histogram("xtr_rescore_ms", "Exact MaxSim of candidates", buckets=MILLISECONDS)
+XTR_SECONDS = Histogram("codeintel_xtr_seconds", "Time of one step of late interaction", ["step"], buckets=SECONDS)
+XTR_INDEX_BYTES = Gauge("xtr_index_bytes", "Bytes of token indexes on disk", multiprocess_mode="mostrecent")
+XTR_DOC_COUNT = Gauge("xtr_doc_count", "Chunks with tokens", multiprocess_mode="mostrecent")
+XTR_AVG_DOCLEN = Gauge("xtr_avg_doclen", "Tokens a chunk", multiprocess_mode="mostrecent")
+XTR_SHARDS = Gauge("xtr_shards", "Segments of token indexes", multiprocess_mode="mostrecent")
+XTR_BUILD_TRAIN_MS = Gauge("xtr_build_train_ms", "Training of the codecs served", multiprocess_mode="mostrecent")
+XTR_BUILD_WRITE_MS = Gauge("xtr_build_write_ms", "Writing of the token indexes served", multiprocess_mode="mostrecent")
+_XTR_STEPS = {
+    "xtr_search_encode_ms": (XTR_SEARCH_ENCODE_MS, XTR_SECONDS.labels("encode")),
+    "xtr_search_ivf_ms": (XTR_SEARCH_IVF_MS, XTR_SECONDS.labels("ivf")),
+    "xtr_search_reduce_ms": (XTR_SEARCH_REDUCE_MS, XTR_SECONDS.labels("reduce")),
+    "xtr_rescore_ms": (XTR_RESCORE_MS, XTR_SECONDS.labels("rescore")),
+}
 
 SHARD_STATES = ("empty", "building", "ready", "degraded", "down")
 
@@ -54,6 +74,24 @@ def observe_shards(shards: Iterable[ShardStatus]) -> None:
     for component in {name for shard in seen for name in shard.counts}:
         INDEX_ROWS.labels(component).set(sum(shard.counts.get(component, 0) for shard in seen))
     VECTOR_COVERAGE.set(min((shard.vector_coverage for shard in seen), default=0.0))
+    _observe_tokens([shard.tokens for shard in seen if shard.tokens])
+
+
+def observe_xtr(figure: str, milliseconds: float) -> None:
+    """Record how long a step of late interaction took; `figure` is its name in milliseconds."""
+    in_ms, in_seconds = _XTR_STEPS[figure]
+    in_ms.observe(milliseconds)
+    in_seconds.observe(milliseconds / 1000)
+
+
+def _observe_tokens(indexes: list[TokenFigures]) -> None:
+    documents = sum(index.documents for index in indexes)
+    XTR_INDEX_BYTES.set(sum(index.bytes for index in indexes))
+    XTR_DOC_COUNT.set(documents)
+    XTR_AVG_DOCLEN.set(sum(index.tokens for index in indexes) / documents if documents else 0.0)
+    XTR_SHARDS.set(sum(index.segments for index in indexes))
+    XTR_BUILD_TRAIN_MS.set(sum(index.train_ms for index in indexes))
+    XTR_BUILD_WRITE_MS.set(sum(index.write_ms for index in indexes))
 
 
 def exposition() -> bytes:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
@@ -29,3 +32,16 @@ def open_tracing(settings: ObservabilitySettings) -> TracerProvider:
 def trace_id() -> str:
     """Return the current trace's id as 32 hex digits; all zeros outside of any span."""
     return trace.format_trace_id(trace.get_current_span().get_span_context().trace_id)
+
+
+@contextmanager
+def span(name: str) -> Iterator[None]:
+    """Make the block a span of the trace in progress; outside of any it is none."""
+    if not trace.get_current_span().is_recording():
+        yield
+        return
+    # Without the exception: its message may quote what was asked.
+    with trace.get_tracer("codeintel").start_as_current_span(
+        name, record_exception=False, set_status_on_exception=False
+    ):
+        yield

@@ -1,7 +1,7 @@
 """The ways a chunk can be found, each behind the same small interface.
 
-BM25, vectors, symbols and a test's fake are all Channels; a new one (SPLADE, late interaction) is one more class here
-and one more weight in `plan.WEIGHTS`.
+BM25, vectors, symbols, tokens and a test's fake are all Channels; a new one (SPLADE) is one more class here and one
+more weight in `plan.WEIGHTS`.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from codeintel_rev.errors import ChannelFailed
 from codeintel_rev.io.faiss_index import FaissIndex
 from codeintel_rev.io.lexical import LexicalIndex
 from codeintel_rev.io.vectors import VectorTable
+from codeintel_rev.retrieval.late import QueryTokens, TokenIndex
+from codeintel_rev.retrieval.options import WIDE
 from codeintel_rev.retrieval.plan import Plan
 from codeintel_rev.types import Floats, Ranking, Selection
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A planned query and, for the dense channel, its vector (dim,) of unit norm."""
+    """A planned query, for the dense channel its vector (dim,) of unit norm, and its tokens, made when asked for."""
 
     plan: Plan
     vector: Floats | None
+    tokens: QueryTokens
 
 
 class Channel(Protocol):
@@ -78,3 +81,16 @@ class Dense:
         ids, scores = ids[found], scores[found]
         order = np.lexsort((ids, -scores))
         return Ranking(self.name, ids[order], scores[order])
+
+
+@dataclass(frozen=True, slots=True)
+class Wide:
+    """Every token of every chunk, by late interaction."""
+
+    index: TokenIndex
+    name: str = WIDE
+
+    def rank(self, question: Question, selection: Selection | None) -> Ranking:
+        allowed = None if selection is None else selection.chunk_ids
+        found = self.index.engine.search(question.tokens.of(self.index.encoder), question.plan.depth, allowed)
+        return Ranking(self.name, found.doc_ids, found.scores)

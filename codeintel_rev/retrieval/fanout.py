@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from concurrent.futures import TimeoutError as NotInTime
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 
 from codeintel_rev.errors import CodeIntelError, InvalidArgument
+from codeintel_rev.observability.tracing import span
 from codeintel_rev.retrieval.channels import Channel, Question
 from codeintel_rev.types import Limit, Ranking, Selection, Stage
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,7 @@ def gather(
     A late channel runs on in its thread, its answer unread; the executor bounds how many can pile up. Raises
     InvalidArgument, which is the caller's mistake and not a channel's.
     """
-    running = [(task, executor.submit(_timed, task, question)) for task in tasks]
+    running = [(task, executor.submit(in_context(_timed), task, question)) for task in tasks]
     answers = [_await(task, future, deadline) for task, future in running]
     names = tuple(dict.fromkeys(task.channel.name for task in tasks))
     by_channel = {name: [answer for answer in answers if answer.task.channel.name == name] for name in names}
@@ -60,9 +67,15 @@ def gather(
     )
 
 
+def in_context(work: Callable[P, T]) -> Callable[P, T]:
+    """Return `work` to be run once, in any thread, as part of the request in progress: its trace, its log lines."""
+    return partial(copy_context().run, work)
+
+
 def _timed(task: Task, question: Question) -> tuple[Ranking, float]:
     started = time.monotonic()
-    ranking = task.channel.rank(question, task.selection)
+    with span(f"search.{task.channel.name}"):
+        ranking = task.channel.rank(question, task.selection)
     return ranking, (time.monotonic() - started) * 1000
 
 

@@ -41,6 +41,10 @@ class Fused:
             if self.ranks[row, c]
         }
 
+    def offered(self, channel: str) -> int:
+        """Return how many chunks `channel` ranked."""
+        return sum(int((self.ranks[:, c] > 0).sum()) for c, name in enumerate(self.channels) if name == channel)
+
 
 def fuse(rankings: Sequence[Ranking], weights: Mapping[str, float]) -> Fused:
     """Return every ranked chunk once, ordered by Σ weight · normalised score, ties by ascending chunk_id.

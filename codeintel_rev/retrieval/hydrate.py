@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from codeintel_rev.errors import GenerationMismatch
 from codeintel_rev.io.code_tokens import matched_terms
 from codeintel_rev.retrieval.fuse import Fused
+from codeintel_rev.retrieval.options import RESCORE, WIDE
 from codeintel_rev.retrieval.plan import Plan
 from codeintel_rev.retrieval.rank import Candidate, Ranked
 from codeintel_rev.retrieval.shard import Shard
@@ -39,8 +41,9 @@ def hits(plan: Plan, ranked: Sequence[Ranked], fused: Fused, shards: Sequence[Sh
     """Return the ranked chunks as hits, in ranking order. Raises GenerationMismatch when a chunk is not catalogued."""
     chunks = texts([int(fused.chunk_ids[place.row]) for place in ranked], shards)
     by_repo = {shard.repo: shard for shard in shards}
+    reasons = Reasons(plan, fused.offered(RESCORE))
     return tuple(
-        _hit(plan, chunks[int(fused.chunk_ids[place.row])], place, fused.contributions(place.row), by_repo)
+        _hit(reasons, chunks[int(fused.chunk_ids[place.row])], place, fused.contributions(place.row), by_repo)
         for place in ranked
     )
 
@@ -58,7 +61,7 @@ def texts(chunk_ids: Sequence[int], shards: Sequence[Shard]) -> dict[int, Chunk]
 
 
 def _hit(
-    plan: Plan, chunk: Chunk, place: Ranked, contributions: dict[str, Contribution], shards: dict[str, Shard]
+    reasons: Reasons, chunk: Chunk, place: Ranked, contributions: dict[str, Contribution], shards: dict[str, Shard]
 ) -> Hit:
     shard = shards[chunk.repo]
     return Hit(
@@ -74,22 +77,32 @@ def _hit(
         score=place.score,
         freshness=shard.worktree.freshness(chunk.path, chunk.start_line, chunk.text),
         commit=shard.generation.manifest.revision.commit,
-        why=(*_channel_reasons(plan, chunk, contributions), *place.why),
+        why=(*reasons.of(chunk, contributions), *place.why),
         contributions=contributions,
     )
 
 
-def _channel_reasons(plan: Plan, chunk: Chunk, contributions: dict[str, Contribution]) -> list[str]:
-    """Return one phrase a channel, strongest contribution first."""
-    strongest = sorted(contributions.items(), key=lambda item: (-item[1].contribution, item[0]))
-    return [_reason(name, part, plan, chunk) for name, part in strongest]
+@dataclass(frozen=True, slots=True)
+class Reasons:
+    """Tells why a chunk was found, in phrases. `rescored` is how many chunks of the answer were."""
 
+    plan: Plan
+    rescored: int
 
-def _reason(name: str, part: Contribution, plan: Plan, chunk: Chunk) -> str:
-    if name == "lexical":
-        terms = matched_terms(plan.query, f"{chunk.path} {chunk.symbol} {chunk.header} {chunk.text}")
-        words = f"words {', '.join(terms[:_MATCHED_TERMS_SHOWN])}" if terms else "common words"
-        return f"{words} (lexical #{part.rank})"
-    if name == "dense":
-        return f"similar meaning, cosine {part.score:.2f} (dense #{part.rank})"
-    return f"{name} #{part.rank}"
+    def of(self, chunk: Chunk, contributions: dict[str, Contribution]) -> list[str]:
+        """Return one phrase a channel, strongest contribution first; rescoring that moved nothing is no reason."""
+        strongest = sorted(contributions.items(), key=lambda item: (-item[1].contribution, item[0]))
+        return [self._reason(name, part, chunk) for name, part in strongest if name != RESCORE or part.contribution]
+
+    def _reason(self, name: str, part: Contribution, chunk: Chunk) -> str:
+        if name == "lexical":
+            terms = matched_terms(self.plan.query, f"{chunk.path} {chunk.symbol} {chunk.header} {chunk.text}")
+            words = f"words {', '.join(terms[:_MATCHED_TERMS_SHOWN])}" if terms else "common words"
+            return f"{words} (lexical #{part.rank})"
+        if name == "dense":
+            return f"similar meaning, cosine {part.score:.2f} (dense #{part.rank})"
+        if name == WIDE:
+            return f"all tokens, MaxSim {part.score:.2f} (xtr #{part.rank})"
+        if name == RESCORE:
+            return f"late interaction {part.score:.2f}, #{part.rank} of {self.rescored}"
+        return f"{name} #{part.rank}"

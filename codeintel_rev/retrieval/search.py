@@ -1,4 +1,4 @@
-"""One query, from text to hits: plan → scope → channels → fuse → rank → hydrate. Start reading here.
+"""One query, from text to hits: plan → scope → channels → fuse → rescore → rank → hydrate. Start reading here.
 
 Every shard given is one leased generation, so nothing an answer holds is mixed. A channel that fails or is late becomes
 a Limit and the others answer; nothing else is caught.
@@ -14,16 +14,21 @@ from dataclasses import dataclass, field
 
 from codeintel_rev.encoders.dense import DenseEncoder
 from codeintel_rev.errors import DeadlineExceeded, EncoderFailed
+from codeintel_rev.observability.tracing import span
 from codeintel_rev.retrieval.channels import Question
 from codeintel_rev.retrieval.fanout import Task, gather
-from codeintel_rev.retrieval.fuse import fuse
+from codeintel_rev.retrieval.fuse import Fused, fuse
 from codeintel_rev.retrieval.hydrate import candidates, hits
+from codeintel_rev.retrieval.late import QueryTokens
+from codeintel_rev.retrieval.options import WIDE, Late, Options, planned
 from codeintel_rev.retrieval.plan import Plan, make_plan
 from codeintel_rev.retrieval.rank import rank
-from codeintel_rev.retrieval.shard import Shard
+from codeintel_rev.retrieval.rescore import rescored
+from codeintel_rev.retrieval.shard import XTR, Shard
 from codeintel_rev.types import Floats, Limit, Ranking, Scope, SearchResult, Stage
 
 _CHANNELS_SHARE = 0.8  # Of the time left: what is found in time must still be ranked and read.
+_RESCORE_SHARE = 0.5  # So must what is rescored.
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +49,24 @@ def search(
     encoder: DenseEncoder | None,
     executor: Executor,
     budget: Budget,
+    options: Options,
+    late: Late,
 ) -> SearchResult:
-    """Return at most `limit` hits, best first. Same generations, same query: same hits in the same order.
+    """Return at most `limit` hits, best first. Same generations, query and options: same hits in the same order.
 
     Raises InvalidArgument for a query without a word, DeadlineExceeded.
     """
     journal = _Journal(time.monotonic() + budget.total_ms / 1000)
     with journal.stage("plan"):
-        plan = make_plan(query, max(budget.candidates, limit))
+        plan = planned(make_plan(query, max(budget.candidates, limit)), options, late)
     with journal.stage("scope"):
         tasks = _tasks(shards, scope, plan)
-    rankings = _rankings(plan, tasks, encoder=encoder, executor=executor, budget=budget, journal=journal)
+    tokens = QueryTokens(plan.query)
+    rankings = _rankings(plan, tasks, tokens, encoder=encoder, executor=executor, budget=budget, journal=journal)
     with journal.stage("fuse"):
         fused = fuse(rankings, _weights(plan, shards))
+    if late.head and len(fused.chunk_ids) and any(shard.tokens for shard in shards):
+        fused = _rescored(fused, shards, tokens, late, executor=executor, budget=budget, journal=journal)
     with journal.stage("rank"):
         ranked = rank(plan, candidates(fused, shards))[:limit]
     with journal.stage("hydrate"):
@@ -66,19 +76,21 @@ def search(
         plan=plan.query_class.value,
         channels=fused.channels,
         stages=tuple(journal.stages),
-        limits=(*(limit for shard in shards for limit in shard.limits), *journal.limits),
+        limits=(*_limits(shards, late), *journal.limits),
         scope=scope,
         generations={shard.repo: shard.generation.manifest.generation for shard in shards},
+        notes=tuple(journal.notes),
     )
 
 
 @dataclass(slots=True)
 class _Journal:
-    """What happened on the way: stages as they end, limits as they are met."""
+    """What happened on the way: stages as they end, limits and notes as they are met."""
 
     deadline: float
     stages: list[Stage] = field(default_factory=list)
     limits: list[Limit] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -86,19 +98,52 @@ class _Journal:
         started = time.monotonic()
         if started >= self.deadline:
             raise DeadlineExceeded(f"no time was left for {name}.", "Narrow the scope or allow more time.")
-        yield
+        with span(f"search.{name}"):
+            yield
         self.stages.append(Stage(name, (time.monotonic() - started) * 1000, "ok"))
 
 
 def _weights(plan: Plan, shards: Sequence[Shard]) -> dict[str, float]:
-    """Return the plan's weights, that of dense lowered to the share of chunks it can find.
+    """Return the plan's weights, those of vectors and tokens lowered to the share of chunks they can find.
 
     While vectors are still being made, the right chunk may have none: the few that do must not outrank it for that.
     """
     counts = [shard.generation.manifest.counts for shard in shards]
     chunks = sum(count["chunks"] for count in counts)
-    coverage = sum(count["vectors"] for count in counts) / chunks if chunks else 1.0
-    return {name: weight * (coverage if name == "dense" else 1.0) for name, weight in plan.weights.items()}
+    found = {
+        "dense": sum(count["vectors"] for count in counts),
+        WIDE: sum(len(shard.tokens.engine) for shard in shards if shard.tokens),
+    }
+    coverage = {name: count / chunks for name, count in found.items()} if chunks else {}
+    return {name: weight * coverage.get(name, 1.0) for name, weight in plan.weights.items()}
+
+
+def _limits(shards: Sequence[Shard], late: Late) -> Iterator[Limit]:
+    """Yield what the shards lack, but of late interaction only what was to take part."""
+    for shard in shards:
+        yield from (limit for limit in shard.limits if late.takes_part or limit.stage != XTR)
+        told = shard.tokens or any(limit.stage == XTR for limit in shard.limits)
+        if late.takes_part and not told and shard.generation.manifest.counts["chunks"]:
+            yield Limit("xtr-off", XTR, f"{shard.repo} is served without late interaction.", "Set xtr.enable.")
+
+
+def _rescored(
+    fused: Fused,
+    shards: Sequence[Shard],
+    tokens: QueryTokens,
+    late: Late,
+    *,
+    executor: Executor,
+    budget: Budget,
+    journal: _Journal,
+) -> Fused:
+    now = time.monotonic()
+    deadline = now + min(budget.channels_ms / 1000, _RESCORE_SHARE * (journal.deadline - now))
+    done = rescored(fused, shards, tokens, late, executor, deadline=deadline, budget_ms=budget.channels_ms)
+    journal.stages.append(done.stage)
+    journal.limits.extend(done.limits)
+    journal.notes.extend(done.notes)
+    return done.fused
 
 
 def _tasks(shards: Sequence[Shard], scope: Scope, plan: Plan) -> list[Task]:
@@ -114,13 +159,14 @@ def _tasks(shards: Sequence[Shard], scope: Scope, plan: Plan) -> list[Task]:
 def _rankings(
     plan: Plan,
     tasks: Sequence[Task],
+    tokens: QueryTokens,
     *,
     encoder: DenseEncoder | None,
     executor: Executor,
     budget: Budget,
     journal: _Journal,
 ) -> tuple[Ranking, ...]:
-    question = Question(plan, _query_vector(plan, tasks, encoder, journal))
+    question = Question(plan, _query_vector(plan, tasks, encoder, journal), tokens)
     if question.vector is None:
         tasks = [task for task in tasks if task.channel.name != "dense"]
     now = time.monotonic()

@@ -5,18 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from codeintel_rev.config.settings import DuckDBSettings
-from codeintel_rev.errors import DimensionMismatch, IndexIncompatible
+from codeintel_rev.encoders.token_encoder import TokenEncoders
+from codeintel_rev.errors import CodeIntelError, DimensionMismatch, IndexIncompatible, IndexUnavailable
 from codeintel_rev.io.duckdb_catalog import Catalog
 from codeintel_rev.io.faiss_index import FaissIndex
 from codeintel_rev.io.leases import Generation
 from codeintel_rev.io.lexical import LexicalIndex
 from codeintel_rev.io.outlines import Outlines
+from codeintel_rev.io.token_index import token_directory
 from codeintel_rev.io.vectors import VectorTable
 from codeintel_rev.io.worktree import Worktree
-from codeintel_rev.retrieval.channels import Channel, Dense, Lexical, Symbols
+from codeintel_rev.retrieval.channels import Channel, Dense, Lexical, Symbols, Wide
+from codeintel_rev.retrieval.late import BUILD, TokenIndex
 from codeintel_rev.types import Limit, ModelFingerprint
 
 LEXICAL_DIRECTORY = "lexical"
+XTR, XTR_MISSING, XTR_PARTIAL = "xtr", "xtr-missing", "xtr-partial"
+"""The stage that a generation's limits of late interaction are of, and two of their codes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,30 +35,38 @@ class Shard:
     channels: tuple[Channel, ...]
     worktree: Worktree
     limits: tuple[Limit, ...]
+    tokens: TokenIndex | None = None
 
     def close(self) -> None:
         self.catalog.close()
 
 
 def open_shard(
-    generation: Generation, worktree: Worktree, model: ModelFingerprint | None, duckdb: DuckDBSettings
+    generation: Generation,
+    worktree: Worktree,
+    model: ModelFingerprint | None,
+    encoders: TokenEncoders | None,
+    duckdb: DuckDBSettings,
 ) -> Shard:
-    """Return the shard of a verified generation. `model` is the serving encoder's, None when there is none.
+    """Return the shard of a verified generation. `model` is the serving encoder's, None when there is none; without
+    `encoders` tokens are left alone.
 
-    Vectors of another model leave the dense channel out, with a Limit that says so: they are never searched. Raises
-    IndexCorrupt, GenerationMismatch, IndexIncompatible.
+    Vectors of another model leave the dense channel out, with a Limit that says so: they are never searched. So do
+    tokens that are missing, damaged or of another model. Raises IndexCorrupt, GenerationMismatch, IndexIncompatible.
     """
     lexical = LexicalIndex.open(generation.path / LEXICAL_DIRECTORY)
     outlines = Outlines.open(generation.path)
     dense, limits = _open_dense(generation, model)
+    tokens, token_limits = _open_tokens(generation, encoders) if encoders else (None, [])
     return Shard(
         generation.manifest.repo,
         generation,
         Catalog.open(generation.path, duckdb),
         outlines,
-        (Lexical(lexical), Symbols(lexical), *dense),
+        (Lexical(lexical), Symbols(lexical), *dense, *((Wide(tokens),) if tokens else ())),
         worktree,
-        (*generation.limits, *limits),
+        (*generation.limits, *limits, *token_limits),
+        tokens,
     )
 
 
@@ -90,3 +103,22 @@ def _not_encoded(repo: str, vectors: int, chunks: int) -> Limit:
         f"{vectors} of {chunks} chunks of {repo} have a vector so far.",
         "Lexical and symbol search cover every chunk; ask again when index_status says ready.",
     )
+
+
+def _open_tokens(generation: Generation, encoders: TokenEncoders) -> tuple[TokenIndex | None, list[Limit]]:
+    """Return the token index and what of it is not there; nothing of a generation without chunks."""
+    repo, chunks = generation.manifest.repo, generation.manifest.counts["chunks"]
+    if not chunks:
+        return None, []
+    try:
+        index = TokenIndex.open(token_directory(generation.path), encoders)
+    except IndexUnavailable:
+        missing = f"WARP index missing: {repo} has no tokens of its {chunks} chunks."
+        return None, [Limit(XTR_MISSING, XTR, missing, BUILD)]
+    except CodeIntelError as error:
+        return None, [Limit(error.slug, XTR, f"{repo}: {error.detail}", error.hint)]
+    found = len(index.engine)
+    if found < chunks:
+        partial = f"{found} of {chunks} chunks of {repo} have tokens so far."
+        return index, [Limit(XTR_PARTIAL, XTR, partial, "The others keep the rank they have without them.")]
+    return index, []

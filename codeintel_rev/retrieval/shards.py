@@ -7,30 +7,32 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import structlog
 
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.dense import DenseEncoder
-from codeintel_rev.encoders.token_encoder import open_token_encoder
+from codeintel_rev.encoders.token_encoder import TokenEncoders
 from codeintel_rev.errors import IndexUnavailable, NotFound
 from codeintel_rev.io.generation_reader import GenerationReader
 from codeintel_rev.io.leases import Generation
 from codeintel_rev.io.live import LiveGeneration
 from codeintel_rev.io.progress import read_progress
 from codeintel_rev.io.registry import repositories, repository_directory, source_of
+from codeintel_rev.io.token_index import read_build_figures
 from codeintel_rev.io.worktree import Worktree
 from codeintel_rev.retrieval.channels import Dense
+from codeintel_rev.retrieval.options import AS_SET, Options, late
 from codeintel_rev.retrieval.search import Budget, search
 from codeintel_rev.retrieval.searcher import NONE
-from codeintel_rev.retrieval.shard import Shard, open_shard
-from codeintel_rev.retrieval.token_matches import Explaining, OnDemand
+from codeintel_rev.retrieval.shard import XTR, Shard, open_shard
+from codeintel_rev.retrieval.token_matches import Explaining
 from codeintel_rev.retrieval.token_matches import explained as with_token_matches
-from codeintel_rev.types import BuildProgress, Limit, Revision, Scope, SearchResult, ShardStatus
+from codeintel_rev.types import BuildProgress, LateMode, Limit, Revision, Scope, SearchResult, ShardStatus, TokenFigures
+from codeintel_rev.xtr.metrics import Figure
 
-CHANNELS_A_SHARD = 3
+CHANNELS_A_SHARD = 4
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +48,7 @@ class Shards:
         retrieval = settings.retrieval
         self._budget = Budget(retrieval.channel_deadline_ms, retrieval.request_deadline_ms, retrieval.candidates)
         threads = CHANNELS_A_SHARD * settings.limits.concurrent_calls
-        self._token_encoder = OnDemand(partial(open_token_encoder, settings, encoder, data_dir / "models"))
+        self._token_encoders = TokenEncoders(settings, encoder, data_dir / "models")
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="channel")
 
     def refresh(self) -> None:
@@ -58,7 +60,14 @@ class Shards:
             self._live[repo].refresh()
 
     def search(
-        self, query: str, scope: Scope, limit: int, *, deadline_ms: float, explained: range = NONE
+        self,
+        query: str,
+        scope: Scope,
+        limit: int,
+        *,
+        deadline_ms: float,
+        explained: range = NONE,
+        options: Options = AS_SET,
     ) -> SearchResult:
         started = time.monotonic()
         budget = Budget(self._budget.channels_ms, min(deadline_ms, self._budget.total_ms), self._budget.candidates)
@@ -71,9 +80,11 @@ class Shards:
                 encoder=self._encoder,
                 executor=self._executor,
                 budget=budget,
+                options=options,
+                late=late(options, self._settings.xtr),
             )
             if explained:
-                by = Explaining(self._token_encoder, self._executor, started + budget.total_ms / 1000)
+                by = Explaining(self._token_encoders.plain, self._executor, started + budget.total_ms / 1000)
                 found = with_token_matches(found, query, explained, shards, by)
         return replace(found, limits=tuple(dict.fromkeys((*found.limits, *self._limits(scope.repos)))))
 
@@ -121,9 +132,11 @@ class Shards:
     def _open(self, generation: Generation) -> Shard:
         source = source_of(repository_directory(self._data_dir, generation.manifest.repo))
         model = self._encoder.fingerprint if self._encoder else None
-        shard = open_shard(generation, Worktree(source.root), model, self._settings.duckdb)
+        encoders = self._token_encoders if self._settings.xtr.on else None
+        shard = open_shard(generation, Worktree(source.root), model, encoders, self._settings.duckdb)
         audit = next((channel.index.describe() for channel in shard.channels if isinstance(channel, Dense)), "none")
         log.info("generation opened", repo=shard.repo, generation=generation.manifest.generation, vectors=audit)
+        _log_tokens(shard, self._settings.xtr.mode)
         return shard
 
     def _status(self, repo: str, live: LiveGeneration[Shard]) -> ShardStatus:
@@ -136,6 +149,32 @@ class Shards:
             published = (directory / "CURRENT").exists()
             state = "building" if building else "down" if published else "empty"
             return ShardStatus(repo, state, "", "", "", Revision("", "", False), {}, 0.0, None, building, live.limits)
+
+
+def _log_tokens(shard: Shard, mode: LateMode) -> None:
+    generation = shard.generation.manifest.generation
+    if shard.tokens:
+        model, chunks = shard.tokens.encoder.fingerprint.model, len(shard.tokens.engine)
+        log.info(
+            "late interaction active", repo=shard.repo, generation=generation, model=model, chunks=chunks, mode=mode
+        )
+    for limit in shard.limits:
+        if limit.stage == XTR:
+            log.warning("late interaction limited", repo=shard.repo, code=limit.code, detail=limit.detail)
+
+
+def _token_figures(shard: Shard) -> TokenFigures | None:
+    if not shard.tokens:
+        return None
+    manifest, build = shard.tokens.engine.manifest, read_build_figures(shard.generation.path)
+    return TokenFigures(
+        documents=manifest.documents,
+        tokens=manifest.tokens,
+        segments=len(manifest.segments),
+        bytes=manifest.bytes,
+        train_ms=build.get(Figure.BUILD_TRAIN_MS, 0.0),
+        write_ms=build.get(Figure.BUILD_WRITE_MS, 0.0),
+    )
 
 
 def _served(shard: Shard, live_limits: tuple[Limit, ...], building: BuildProgress | None) -> ShardStatus:
@@ -154,4 +193,5 @@ def _served(shard: Shard, live_limits: tuple[Limit, ...], building: BuildProgres
         model=manifest.model,
         building=building,
         limits=limits,
+        tokens=_token_figures(shard),
     )

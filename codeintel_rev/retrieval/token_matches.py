@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from threading import Lock
 from typing import Self
 
 import numpy as np
@@ -21,6 +20,8 @@ from codeintel_rev.encoders.dense import embedding_text
 from codeintel_rev.encoders.tokens import EncodedDocument, EncodedQuery, TokenEncoder, file_positions
 from codeintel_rev.errors import CodeIntelError, DeadlineExceeded
 from codeintel_rev.io.code_tokens import query_weights
+from codeintel_rev.observability.tracing import span
+from codeintel_rev.retrieval.fanout import in_context
 from codeintel_rev.retrieval.hydrate import texts
 from codeintel_rev.retrieval.shard import Shard
 from codeintel_rev.types import Chunk, Hit, Ids, Limit, SearchResult, Stage, TokenMatch
@@ -31,20 +32,6 @@ _CHARACTERS = 6000
 """Of a chunk, whose tokens are many where one line is a file: four times the usual."""
 _SHARE = 0.8  # Of the time left: the answer must still be sent.
 _UNCHANGED = "The hits are the same without token matches."
-
-
-class OnDemand:
-    """A token encoder, opened at the first call and kept; a call that fails leaves the next to try again."""
-
-    def __init__(self, opener: Callable[[], TokenEncoder]) -> None:
-        self._opener = opener
-        self._lock = Lock()
-        self._opened: TokenEncoder | None = None
-
-    def __call__(self) -> TokenEncoder:
-        with self._lock:
-            self._opened = self._opened or self._opener()
-            return self._opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +53,11 @@ def explained(
     shown = [hit.chunk_id for hit in result.hits[positions.start : positions.stop][:HITS]]
     started = time.monotonic()
     try:
-        chunks = list(texts(shown, shards).values())
-        matches = _in_time(query, chunks, by, _SHARE * (by.deadline - started))
+        with span("search.explain"):
+            chunks = list(texts(shown, shards).values())
+            matches = _in_time(query, chunks, by, _SHARE * (by.deadline - started))
     except CodeIntelError as error:
-        limit = Limit(error.slug, "explain", error.detail, _UNCHANGED)
+        limit = Limit(error.slug, "explain", error.detail, f"{_UNCHANGED} {error.hint}".rstrip())
         return replace(result, limits=(*result.limits, limit))
     stage = Stage("explain", (time.monotonic() - started) * 1000, "ok")
     hits = tuple(_told(hit, matches.get(hit.chunk_id, ())) for hit in result.hits)
@@ -99,7 +87,7 @@ def phrase(matches: Sequence[TokenMatch]) -> str:
 
 def _in_time(query: str, chunks: Sequence[Chunk], by: Explaining, seconds: float) -> dict[int, tuple[TokenMatch, ...]]:
     """Return the matches by chunk id. Raises DeadlineExceeded after `seconds`, and what encoding raises."""
-    running = by.executor.submit(lambda: token_matches(query, chunks, by.encoder()))
+    running = by.executor.submit(in_context(lambda: token_matches(query, chunks, by.encoder())))
     try:
         found = running.result(timeout=max(seconds, 0.0))
     except TimeoutError as error:

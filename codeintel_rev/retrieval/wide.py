@@ -14,19 +14,18 @@ from pathlib import Path
 import numpy as np
 
 from codeintel_rev.config.settings import Settings
-from codeintel_rev.encoders.token_encoder import open_token_encoder, shared_dense_encoder
-from codeintel_rev.encoders.tokens import Projection, TokenEncoder
-from codeintel_rev.errors import GenerationMismatch, IndexIncompatible, IndexUnavailable, InvalidArgument
+from codeintel_rev.encoders.token_encoder import TokenEncoders, shared_dense_encoder
+from codeintel_rev.errors import GenerationMismatch, IndexUnavailable, InvalidArgument
 from codeintel_rev.io.duckdb_catalog import Catalog
 from codeintel_rev.io.generation_reader import GenerationReader
 from codeintel_rev.io.leases import Generation
 from codeintel_rev.io.registry import repository_directory, source_of
-from codeintel_rev.io.token_index import TOKENS, read_projection, token_directory, token_model_id
+from codeintel_rev.io.token_index import token_directory
 from codeintel_rev.io.worktree import Worktree
+from codeintel_rev.retrieval.late import QueryTokens, TokenIndex
+from codeintel_rev.retrieval.options import WIDE
 from codeintel_rev.retrieval.token_matches import HITS, phrase, token_matches
 from codeintel_rev.types import Chunk, Contribution, Floats, Hit, Scope, SearchResult, Stage, TokenMatch
-from codeintel_rev.xtr.config import SearchConfig
-from codeintel_rev.xtr.search import XTRSearch
 
 BUILD = "Run `xtr build` for it."
 
@@ -39,8 +38,7 @@ class Wide:
     generation: Generation
     catalog: Catalog
     worktree: Worktree
-    engine: XTRSearch
-    encoder: TokenEncoder
+    index: TokenIndex
 
     def search(self, query: str, limit: int) -> SearchResult:
         """Return at most `limit` hits, best first, the first few with token matches.
@@ -49,18 +47,18 @@ class Wide:
         generation.
         """
         started = time.monotonic()
-        scores = self.engine.search(self.tokens(query), limit)
+        scores = self.index.engine.search(self.tokens(query), limit)
         chunks, missing = self.catalog.hydrate(scores.doc_ids)
         if missing:
             raise GenerationMismatch(f"{len(missing)} chunks of the index are not in the generation of it.", BUILD)
-        matches = token_matches(query, chunks[:HITS], self.encoder)
+        matches = token_matches(query, chunks[:HITS], self.index.encoder)
         rows = enumerate(zip(chunks, scores.scores.tolist(), strict=True))
         hits = [self._hit(chunk, place + 1, score, matches[place : place + 1]) for place, (chunk, score) in rows]
         return SearchResult(
             hits=tuple(hits),
             plan="wide",
-            channels=("xtr",),
-            stages=(Stage("xtr", (time.monotonic() - started) * 1000, "ok"),),
+            channels=(WIDE,),
+            stages=(Stage(WIDE, (time.monotonic() - started) * 1000, "ok"),),
             limits=(),
             scope=Scope(repos=(self.repo,)),
             generations={self.repo: self.generation.manifest.generation},
@@ -70,7 +68,7 @@ class Wide:
         """Return the query's tokens (n, dim). Raises InvalidArgument when it is empty, EncoderFailed."""
         if not query.strip():
             raise InvalidArgument("query is empty.", "Ask something.")
-        return self.encoder.encode_query(query).tokens
+        return QueryTokens(query).of(self.index.encoder)
 
     def _hit(self, chunk: Chunk, rank: int, score: float, matches: Sequence[tuple[TokenMatch, ...]]) -> Hit:
         met = matches[0] if matches else ()
@@ -88,7 +86,7 @@ class Wide:
             freshness=self.worktree.freshness(chunk.path, chunk.start_line, chunk.text),
             commit=self.generation.manifest.revision.commit,
             why=(f"all tokens (xtr #{rank})", *((phrase(met),) if met else ())),
-            contributions={"xtr": Contribution(rank, score, 1.0, score)},
+            contributions={WIDE: Contribution(rank, score, 1.0, score)},
             token_matches=met,
         )
 
@@ -130,26 +128,20 @@ def opened_wide(repo: str, settings: Settings, directory: Path | None) -> Iterat
     found = index_directory(repo, settings, directory)
     shard = repository_directory(settings.paths.data_dir, repo)
     with GenerationReader(shard).open_current() as generation:
-        engine = XTRSearch.open(SearchConfig(found / TOKENS))
-        encoder = _encoder(found, settings)
-        if engine.manifest.model_id != token_model_id(encoder.fingerprint):
-            raise IndexIncompatible(
-                f"the index holds tokens of {engine.manifest.model_id[:80]}, the encoder is"
-                f" {token_model_id(encoder.fingerprint)[:80]}.",
-                "Build it again, or configure the model it was built with.",
-            )
+        models = settings.paths.data_dir / "models"
+        index = TokenIndex.open(found, TokenEncoders(settings, shared_dense_encoder(settings, models), models))
         with closing(Catalog.open(generation.path, settings.duckdb)) as catalog:
-            yield Wide(repo, generation, catalog, Worktree(source_of(shard).root), engine, encoder)
+            yield Wide(repo, generation, catalog, Worktree(source_of(shard).root), index)
 
 
 def measure(wide: Wide, queries: Sequence[str], limit: int) -> Measured:
     """Ask all of `queries`, at least one, and return how long it took. Raises as `Wide.search`."""
-    wide.engine.search(wide.tokens(queries[0]), limit)
+    wide.index.engine.search(wide.tokens(queries[0]), limit)
     encode, search = zip(*(_timed(wide, query, limit) for query in queries), strict=True)
     return Measured(
         queries=len(queries),
-        documents=len(wide.engine),
-        tokens=wide.engine.manifest.tokens,
+        documents=len(wide.index.engine),
+        tokens=wide.index.engine.manifest.tokens,
         encode_p50_ms=float(np.percentile(encode, 50)),
         encode_p95_ms=float(np.percentile(encode, 95)),
         search_p50_ms=float(np.percentile(search, 50)),
@@ -162,12 +154,5 @@ def _timed(wide: Wide, query: str, limit: int) -> tuple[float, float]:
     started = time.perf_counter()
     tokens = wide.tokens(query)
     encoded = time.perf_counter()
-    wide.engine.search(tokens, limit)
+    wide.index.engine.search(tokens, limit)
     return (encoded - started) * 1000, (time.perf_counter() - encoded) * 1000
-
-
-def _encoder(directory: Path, settings: Settings) -> TokenEncoder:
-    models = settings.paths.data_dir / "models"
-    stored = read_projection(directory)
-    projection = Projection.from_bytes(stored) if stored is not None else None
-    return open_token_encoder(settings, shared_dense_encoder(settings, models), models, projection)

@@ -11,9 +11,10 @@ import pytest
 from fakes import NOT_ENCODED, FakeSearcher
 from fastapi import FastAPI
 
-from codeintel_rev.app.probes import Readiness, State, judge, look_once, probe_routes
+from codeintel_rev.app.probes import Check, Readiness, State, check_tokens, judge, look_once, probe_routes
 from codeintel_rev.errors import IndexUnavailable
 from codeintel_rev.mcp_server.blocking import Blocking
+from codeintel_rev.types import Limit, TokenFigures
 
 SHARD = FakeSearcher().status()[0]
 
@@ -117,7 +118,7 @@ async def test_a_searcher_that_fails_is_seen_as_down(readiness: Readiness, clock
     searcher.failure = IndexUnavailable("nothing can be served.", "Rebuild.")
     with ThreadPoolExecutor(1) as executor:
         for _ in range(3):
-            await look_once(searcher, Blocking(executor), readiness)
+            await look_once(searcher, Blocking(executor), readiness, xtr_is_on=False)
     assert (readiness.state, readiness.degraded) == (State.DOWN, ("index-unavailable",))
 
 
@@ -165,3 +166,40 @@ def probing(readiness: Readiness) -> httpx.AsyncClient:
     app = FastAPI()
     app.include_router(probe_routes(readiness))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
+
+
+# Late interaction
+
+MISSING = Limit("xtr-missing", "xtr", "WARP index missing: shop has no tokens of its 3 chunks.", "Run `xtr build`.")
+PARTIAL = Limit("xtr-partial", "xtr", "2 of 3 chunks of shop have tokens so far.", "")
+TOKENS = TokenFigures(documents=3, tokens=30, segments=1, bytes=4000, train_ms=1.0, write_ms=1.0)
+
+
+@pytest.mark.parametrize(
+    ("shards", "is_on", "check"),
+    [
+        ((SHARD,), False, Check(True, "off")),
+        ((replace(SHARD, limits=(MISSING,)),), True, Check(False, MISSING.detail)),
+        ((replace(SHARD, tokens=TOKENS), replace(SHARD, limits=(MISSING,))), True, Check(False, MISSING.detail)),
+        ((replace(SHARD, tokens=TOKENS, limits=(PARTIAL,)),), True, Check(True, "1 indexes, 3 chunks")),
+        ((replace(SHARD, tokens=TOKENS, limits=(NOT_ENCODED,)),) * 2, True, Check(True, "2 indexes, 6 chunks")),
+    ],
+)
+def test_token_indexes_are_well_when_they_are_there_or_not_wanted(shards: tuple, is_on: bool, check: Check) -> None:
+    """A06, A07."""
+    assert check_tokens(shards, is_on=is_on) == check
+
+
+@pytest.mark.parametrize(("is_on", "state"), [(False, State.READY), (True, State.DEGRADED)])
+async def test_readiness_tells_of_token_indexes(readiness: Readiness, clock: Clock, is_on: bool, state: State) -> None:
+    """A06, A07: degraded while one is missing, and still 200."""
+    searcher = FakeSearcher(limits=(MISSING,) if is_on else ())
+    searcher.state = "degraded" if is_on else "ready"
+    with ThreadPoolExecutor(1) as executor:
+        await look_once(searcher, Blocking(executor), readiness, xtr_is_on=is_on)
+    async with probing(readiness) as client:
+        answer = await client.get("/readyz")
+    told = answer.json()
+    assert (answer.status_code, told["state"]) == (200, state.name.lower())
+    assert told["checks"]["xtr_artifacts"]["healthy"] is not is_on
+    assert told["checks"]["xtr_artifacts"]["detail"].startswith("WARP index missing: " if is_on else "off")

@@ -19,6 +19,7 @@ from codeintel_rev.app.main import create_app
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.errors import IndexUnavailable
 from codeintel_rev.observability.metrics import exposition
+from codeintel_rev.retrieval.options import Options
 
 JSON = {"content-type": "application/json"}
 PROBLEM_MEMBERS = {"type", "title", "status", "detail", "instance", "retryable", "trace_id"}
@@ -277,3 +278,14 @@ async def test_no_query_text_reaches_the_log(capsys: pytest.CaptureFixture[str])
 @pytest.fixture(autouse=True)
 def _no_request_outlives_its_test() -> None:
     structlog.contextvars.clear_contextvars()
+
+
+async def test_a_search_takes_the_knobs_of_the_full_tool() -> None:
+    """A43: whatever tools agents are shown."""
+    searcher = FakeSearcher()
+    async with http(searcher) as client:
+        told = await client.post("/search", json={"query": "charge", "mode": "wide", "stage_weights": {"xtr": 2}})
+        wrong = await client.post("/search", json={"query": "charge", "mode": "deep"})
+    assert (told.status_code, wrong.status_code) == (200, 422)
+    assert "mode" in wrong.json()["detail"]
+    assert searcher.options == [Options(mode="wide", stage_weights={"xtr": 2.0})]

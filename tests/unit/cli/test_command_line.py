@@ -8,16 +8,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fakes import NOT_ENCODED, FakeNavigator, FakeSearcher
+from typer.testing import CliRunner
 
 from codeintel_rev.app.context import Open, Opened
-from codeintel_rev.cli import inspect, search
+from codeintel_rev.cli import inspect, main, search
 from codeintel_rev.cli.places import default_name
 from codeintel_rev.cli.render import how_to_connect
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.errors import InvalidArgument, NotFound
+from codeintel_rev.retrieval.options import Options
 from codeintel_rev.types import BuildProgress
 
 HEAVY = ("faiss", "torch", "duckdb", "tantivy", "fastapi", "mcp", "onnxruntime", "pyarrow")
@@ -53,14 +56,14 @@ def test_help_names_every_verb(tmp_path: Path) -> None:
 
 
 def test_a_search_prints_place_reason_and_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    search.one("charge", {"repos": ["shop"]}, 8, as_json=False, explain=False, open_index=opening(FakeSearcher()))
+    search.one("charge", {"repos": ["shop"]}, 8, {}, as_json=False, explain=False, open_index=opening(FakeSearcher()))
     shown = capsys.readouterr().out.splitlines()
     assert shown[0].startswith("shop: src/pay.py:1-3  function pay")
     assert shown[1:3] == ["lexical #1", "def charge(card, amount):"]
 
 
 def test_a_search_as_json_is_the_envelope(capsys: pytest.CaptureFixture[str]) -> None:
-    search.one("charge", {}, 8, as_json=True, explain=True, open_index=opening(FakeSearcher()))
+    search.one("charge", {}, 8, {}, as_json=True, explain=True, open_index=opening(FakeSearcher()))
     body = json.loads(capsys.readouterr().out)
     assert body["hits"][0]["contributions"]["lexical"]["rank"] == 1
     assert body["hits"][0]["token_matches"][0]["document_token"] == "b"
@@ -68,13 +71,13 @@ def test_a_search_as_json_is_the_envelope(capsys: pytest.CaptureFixture[str]) ->
 
 def test_code_that_looks_like_markup_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     searcher = FakeSearcher(corpus={"shop": {"a.py": "x = items[bold][/red]\n"}})
-    search.one("items", {}, 8, as_json=False, explain=True, open_index=opening(searcher))
+    search.one("items", {}, 8, {}, as_json=False, explain=True, open_index=opening(searcher))
     assert "x = items[bold][/red]" in capsys.readouterr().out
 
 
 def test_limits_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     searcher = FakeSearcher(limits=(NOT_ENCODED,))
-    search.one("charge", {}, 8, as_json=False, explain=False, open_index=opening(searcher))
+    search.one("charge", {}, 8, {}, as_json=False, explain=False, open_index=opening(searcher))
     assert "limited (vectors-partial)" in capsys.readouterr().err
 
 
@@ -91,7 +94,7 @@ def test_a_file_of_queries_is_answered_line_by_line(tmp_path: Path) -> None:
         {"qid": "b", "query": "retry", "repo": "org/tools"},
         {"qid": "a", "query": "retry", "repo": "shop", "gold": "ignored"},
     )
-    search.batch(asked, tmp_path / "run.jsonl", {}, 10, open_index=opening(FakeSearcher()))
+    search.batch(asked, tmp_path / "run.jsonl", {}, 10, {}, open_index=opening(FakeSearcher()))
     lines = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
     assert [line["qid"] for line in lines] == ["b", "a"]
     assert lines[0]["hits"] == [{"path": "lib/retry.go", "start_line": 1, "end_line": 4, "score": 1.0}]
@@ -102,7 +105,7 @@ def test_a_measurement_that_was_limited_fails_after_its_last_line(tmp_path: Path
     """style.md: a measurement run treats any limit as failure."""
     asked = questions(tmp_path, {"qid": "a", "query": "retry"})
     with pytest.raises(search.Limited, match="vectors-partial"):
-        search.batch(asked, tmp_path / "run.jsonl", {}, 10, open_index=opening(FakeSearcher(limits=(NOT_ENCODED,))))
+        search.batch(asked, tmp_path / "run.jsonl", {}, 10, {}, open_index=opening(FakeSearcher(limits=(NOT_ENCODED,))))
     assert len((tmp_path / "run.jsonl").read_text().splitlines()) == 1
 
 
@@ -111,13 +114,13 @@ def test_a_bad_line_of_queries_is_named(tmp_path: Path, line: str) -> None:
     asked = tmp_path / "queries.jsonl"
     asked.write_text('{"qid": "a", "query": "x"}\n' + line + "\n")
     with pytest.raises(InvalidArgument, match=r"line 2 of queries\.jsonl"):
-        search.batch(asked, tmp_path / "run.jsonl", {}, 10, open_index=opening(FakeSearcher()))
+        search.batch(asked, tmp_path / "run.jsonl", {}, 10, {}, open_index=opening(FakeSearcher()))
 
 
 def test_the_searcher_is_closed_when_a_query_fails(tmp_path: Path) -> None:
     searcher = FakeSearcher()
     with pytest.raises(NotFound):
-        search.one("x", {"repos": ["secret"]}, 8, as_json=False, explain=False, open_index=opening(searcher))
+        search.one("x", {"repos": ["secret"]}, 8, {}, as_json=False, explain=False, open_index=opening(searcher))
     assert searcher.closed
 
 
@@ -207,3 +210,39 @@ def test_a_newcomer_is_told_how_to_connect() -> None:
     assert "claude mcp add --transport http codeintel http://127.0.0.1:8787/mcp" in told
     assert "curl -s http://127.0.0.1:8787/search" in told
     assert '"args": ["mcp"]' in told
+
+
+def test_knobs_of_a_search_are_those_of_the_tool(tmp_path: Path) -> None:
+    """A43: measured with the same words as asked."""
+    searcher = FakeSearcher()
+    asked = tmp_path / "q.jsonl"
+    asked.write_text('{"qid": "1", "query": "charge"}\n')
+    knobs = {"mode": "both", "xtr_k": 9, "channels": ["dense", "xtr"], "stage_weights": {"xtr": "0.5"}}
+    search.batch(asked, tmp_path / "run.jsonl", {}, 10, knobs, open_index=opening(searcher))
+    search.one("charge", {}, 8, knobs, as_json=True, explain=False, open_index=opening(searcher))
+    expected = Options(mode="both", xtr_k=9, channels=("dense", "xtr"), stage_weights={"xtr": 0.5})
+    assert searcher.options == [expected, expected]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"mode": "deep"}, {"xtr_k": 0}, {"stage_weights": {"dense": ""}}, {"channels": ["web"]}]
+)
+def test_a_wrong_knob_of_a_search_is_named_before_anything_is_opened(wrong: dict[str, object]) -> None:
+    with pytest.raises(InvalidArgument, match=next(iter(wrong))):
+        search.one("x", {}, 8, wrong, as_json=False, explain=False, open_index=lambda _: pytest.fail("opened"))
+
+
+def test_the_knobs_of_the_command_line_reach_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(main, "verb", lambda _: SimpleNamespace(one=lambda *given, **_: asked.append(given)))
+    arguments = ["search", "x", "--mode", "wide", "--channels", "lexical,xtr", "--weight", "xtr=2", "--blend", "sum"]
+    assert CliRunner().invoke(main.app, [*arguments, "--xtr-k", "7", "--score-norm", "z"]).exit_code == 0
+    (given,) = asked
+    assert given[3] == {  # type: ignore[index]
+        "mode": "wide",
+        "xtr_k": 7,
+        "blend": "sum",
+        "score_norm": "z",
+        "channels": ["lexical", "xtr"],
+        "stage_weights": {"xtr": "2"},
+    }

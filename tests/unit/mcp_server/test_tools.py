@@ -19,9 +19,11 @@ from codeintel_rev.app.probes import Readiness
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.errors import DimensionMismatch
 from codeintel_rev.mcp_server.server import make_server
+from codeintel_rev.retrieval.options import Options
 from codeintel_rev.types import BuildProgress
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "tools_list.json"
+GOLDEN_FULL = GOLDEN.with_name("tools_list_full.json")
 SCHEMA_TOKENS = 1600
 
 
@@ -30,13 +32,13 @@ async def asking(searcher: FakeSearcher | None = None, **settings: Any) -> Async
     opened = Opened(searcher or FakeSearcher(), FakeNavigator(generation=(searcher or FakeSearcher()).generation))
     context = open_context(Settings(**settings), lambda _: opened, Readiness(1.0))
     async with context as made:
-        server = make_server(lambda: made.served, structured=made.settings.server.structured_content)
+        server = make_server(lambda: made.served, made.settings.server)
         async with Client(server) as client:
             yield client
 
 
-async def listed() -> list[dict[str, Any]]:
-    async with asking() as client:
+async def listed(**settings: Any) -> list[dict[str, Any]]:
+    async with asking(**settings) as client:
         tools = (await client.list_tools()).tools
     return [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in tools]
 
@@ -314,3 +316,73 @@ async def test_waiting_for_a_build_ends_with_the_build() -> None:
     async with asking(Finishing()) as client:
         result = await client.call_tool("index_status", {"repo": "shop", "wait_s": 20})
     assert "building" not in result.structured_content["repos"][0]
+
+
+# The profile for who measures and tunes
+
+KNOBS = {
+    "mode": "both",
+    "xtr_k": 50,
+    "blend": "sum",
+    "score_norm": "z",
+    "stage_weights": {"dense": 2.0, "xtr_rescore": 0.5},
+    "channels": ["dense", "xtr"],
+}
+
+
+async def test_the_full_list_of_tools_is_as_reviewed() -> None:
+    """server.tools: the core tools as they are, then the one with knobs."""
+    full = await listed(server={"tools": "full"})
+    assert full[:-1] == await listed()
+    assert full[-1:] == json.loads(GOLDEN_FULL.read_text())
+
+
+async def test_knobs_of_a_request_reach_the_search() -> None:
+    """A43."""
+    searcher = FakeSearcher()
+    async with asking(searcher, server={"tools": "full"}) as client:
+        await client.call_tool("semantic_search_pro", {"query": "charge", **KNOBS})
+        await client.call_tool("semantic_search", {"query": "charge"})
+    assert searcher.options == [
+        Options("both", 50, "sum", "z", {"dense": 2.0, "xtr_rescore": 0.5}, ("dense", "xtr")),
+        Options(),
+    ]
+
+
+async def test_the_core_profile_neither_lists_nor_takes_knobs() -> None:
+    async with asking() as client:
+        with pytest.raises(MCPError):
+            await client.call_tool("semantic_search_pro", {"query": "charge"})
+        refusal = problem(await client.call_tool("semantic_search", {"query": "charge", "mode": "wide"}))
+    assert "mode: Extra inputs" in refusal["detail"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mode": "deep"},
+        {"xtr_k": 0},
+        {"xtr_k": 2001},
+        {"blend": "mean"},
+        {"score_norm": "log"},
+        {"stage_weights": {"bm25": 1.0}},
+        {"stage_weights": {"dense": -1.0}},
+        {"stage_weights": {"dense": float("inf")}},
+        {"channels": ["web"]},
+    ],
+)
+async def test_a_wrong_knob_is_named(wrong: dict[str, Any]) -> None:
+    async with asking(server={"tools": "full"}) as client:
+        refusal = problem(await client.call_tool("semantic_search_pro", {"query": "charge", **wrong}))
+    assert next(iter(wrong)) in refusal["detail"]
+
+
+async def test_a_cursor_goes_on_with_the_knobs_it_came_from() -> None:
+    """A page of another order would repeat some hits and leave out others."""
+    request = {"query": "a charge", "limit": 1, "mode": "wide"}
+    async with asking(server={"tools": "full"}) as client:
+        first = (await client.call_tool("semantic_search_pro", request)).structured_content
+        cursor = {"cursor": first["next_cursor"]}
+        second = await client.call_tool("semantic_search_pro", request | cursor)
+        other = await client.call_tool("semantic_search_pro", request | cursor | {"mode": "rescore"})
+    assert (second.is_error, other.is_error) == (False, True)

@@ -6,15 +6,24 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
 from fakes import open_fakes
+from opentelemetry import trace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from codeintel_rev.app.main import create_app
 from codeintel_rev.config.settings import ObservabilitySettings, Settings
 from codeintel_rev.observability.tracing import open_tracing, trace_id
+from codeintel_rev.retrieval.options import Options
+from codeintel_rev.types import Scope
+from tests.indexed import LONG_MS
+from tests.token_indexed import WordTokens, bank, opened, with_tokens
 
 
 @pytest.fixture
@@ -63,3 +72,22 @@ def test_a_dead_collector_does_not_hold_up_the_end() -> None:
 
 def test_without_a_span_the_trace_is_all_zeros() -> None:
     assert trace_id() == "0" * 32
+
+
+def test_a_search_is_one_trace_with_a_span_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A42, C38: channels and rescoring run in other threads and stay in the request's trace."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    place = bank(tmp_path)
+    with opened(place, with_tokens(place), WordTokens()) as shards:
+        options = Options(mode="both")
+        with trace.get_tracer("test").start_as_current_span("request") as request:
+            told = shards.search("refund a card", Scope(), 3, deadline_ms=LONG_MS, explained=range(3), options=options)
+            identity = request.get_span_context()
+    spans = {span.name: span for span in exporter.get_finished_spans() if span.name != "request"}
+    assert set(spans) == {f"search.{stage.name}" for stage in told.stages}
+    assert {"search.lexical", "search.xtr", "search.fuse", "search.xtr_rescore", "search.hydrate"} < set(spans)
+    assert {span.context.trace_id for span in spans.values()} == {identity.trace_id}
+    assert {span.parent.span_id for span in spans.values()} == {identity.span_id}
+    assert not any("refund" in str(span.attributes) or span.events for span in spans.values())

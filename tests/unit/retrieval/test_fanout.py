@@ -14,10 +14,11 @@ import pytest
 from codeintel_rev.errors import ChannelFailed, IndexCorrupt, InvalidArgument
 from codeintel_rev.retrieval.channels import Question
 from codeintel_rev.retrieval.fanout import Gathered, Task, gather
+from codeintel_rev.retrieval.late import QueryTokens
 from codeintel_rev.retrieval.plan import make_plan
 from codeintel_rev.types import Ranking, Selection
 
-QUESTION = Question(make_plan("cart", 3), None)
+QUESTION = Question(make_plan("cart", 3), None, QueryTokens("cart"))
 IN_TIME = 60.0
 
 

@@ -19,6 +19,7 @@ from codeintel_rev.encoders.dense import DenseEncoder, open_encoder
 from codeintel_rev.errors import DeadlineExceeded, EncoderFailed, IndexUnavailable, InvalidArgument, NotFound
 from codeintel_rev.io.globs import PathMatcher
 from codeintel_rev.retrieval.channels import Question
+from codeintel_rev.retrieval.options import AS_SET, late
 from codeintel_rev.retrieval.search import Budget, search
 from codeintel_rev.retrieval.shards import Shards
 from codeintel_rev.types import Chunk, Floats, Freshness, Hit, ModelFingerprint, Ranking, Scope, SearchResult, Selection
@@ -354,12 +355,22 @@ class Blocked:
         return Ranking(self.name, np.empty(0, np.int64), np.empty(0, np.float32))
 
 
-def test_a_channel_that_would_use_up_the_deadline_leaves_time_for_the_others(served: Shards) -> None:
+def test_a_channel_that_would_use_up_the_deadline_leaves_time_for_the_others(corpus: Place, served: Shards) -> None:
     blocked = Blocked()
     budget = Budget(channels_ms=LONG_MS, total_ms=2_000, candidates=20)
     with ThreadPoolExecutor(4) as executor, served.lease(("shop",)) as (shard,):
         slow = replace(shard, channels=(*shard.channels, blocked))
-        result = search("add_item", Scope(), 5, shards=[slow], encoder=None, executor=executor, budget=budget)
+        result = search(
+            "add_item",
+            Scope(),
+            5,
+            shards=[slow],
+            encoder=None,
+            executor=executor,
+            budget=budget,
+            options=AS_SET,
+            late=late(AS_SET, corpus.settings.xtr),
+        )
         blocked.let_go.set()
     assert [limit.code for limit in result.limits] == ["channel-late"]
     assert places(result)[0].startswith("shop:shop/cart.py")

@@ -81,7 +81,9 @@ def test_a_hostile_query_is_explained(served: Shards, query: str) -> None:
 def test_a_model_that_cannot_be_opened_is_a_limit(corpus: Place, tmp_path: Path) -> None:
     """A04, A45: met when somebody asks for it, not before, and without touching the hits."""
     settings = corpus.settings
-    broken = settings.model_copy(update={"xtr": settings.xtr.model_copy(update={"model": str(tmp_path)})})
+    broken = settings.model_copy(
+        update={"xtr": settings.xtr.model_copy(update={"model": str(tmp_path), "enable": False})}
+    )
     shards = Shards(corpus.data_dir, None, broken)
     shards.refresh()
     plain, told = explaining(shards, positions=NONE), explaining(shards)

@@ -1,0 +1,78 @@
+"""The token index of one generation, opened beside the encoder that asks it, and a query's tokens, made once."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Self
+
+from codeintel_rev.encoders.token_encoder import TokenEncoders
+from codeintel_rev.encoders.tokens import TokenEncoder
+from codeintel_rev.errors import ChannelFailed, IndexIncompatible, IndexUnavailable
+from codeintel_rev.io.token_index import TOKENS, read_projection, token_model_id
+from codeintel_rev.observability.metrics import observe_xtr
+from codeintel_rev.types import Floats
+from codeintel_rev.xtr.config import SearchConfig
+from codeintel_rev.xtr.metrics import Figure, timed
+
+if TYPE_CHECKING:
+    from codeintel_rev.xtr.search import XTRSearch
+
+BUILD = "Run `codeintel index`, or `xtr build` for it."
+
+
+class QueryTokens:
+    """The tokens of one query, made once for each encoder that is asked for. Safe to ask from many threads at once."""
+
+    def __init__(self, query: str) -> None:
+        self._query = query
+        self._lock = Lock()
+        self._made: dict[str, Floats] = {}
+
+    def of(self, encoder: TokenEncoder) -> Floats:
+        """Return (n, dim), n >= 1. Raises EncoderFailed, and ChannelFailed when no token of the query has a vector."""
+        model = encoder.fingerprint.sha256
+        with self._lock:
+            if model not in self._made:
+                with timed(observe_xtr, Figure.SEARCH_ENCODE_MS):
+                    self._made[model] = encoder.encode_query(self._query).tokens
+        if not len(self._made[model]):
+            raise ChannelFailed("no token of the query has a vector.", "Ask in other words.")
+        return self._made[model]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenIndex:
+    """An engine whose documents are chunks by id, and the encoder that made its tokens. Safe for many threads."""
+
+    engine: XTRSearch
+    encoder: TokenEncoder
+
+    @classmethod
+    def open(cls, directory: Path, encoders: TokenEncoders) -> Self:
+        """Map the index in `directory` and load what asks it: model, projection, compiled kernels.
+
+        Takes seconds at the first call, so never on the request path. Raises IndexUnavailable when there is none,
+        IndexIncompatible when its tokens are of another model, IndexCorrupt, and what opening the encoder raises.
+        """
+        if not (directory / TOKENS).is_dir():
+            raise IndexUnavailable("there is no late-interaction index.", BUILD)
+        # Imported now that there is an index: numba takes a third of a second.
+        search = importlib.import_module("codeintel_rev.xtr.search")
+        engine: XTRSearch = search.XTRSearch.open(SearchConfig(directory / TOKENS), observe_xtr)
+        encoder = encoders.of(read_projection(directory))
+        serving = token_model_id(encoder.fingerprint)
+        if engine.manifest.model_id != serving:
+            raise IndexIncompatible(
+                f"the index holds tokens of {engine.manifest.model_id[:80]}, the encoder is {serving[:80]}.",
+                "Build it again, or configure the model it was built with.",
+            )
+        index = cls(engine, encoder)
+        index.warm()
+        return index
+
+    def warm(self) -> None:
+        """Compile what a query runs, so that none waits for it."""
+        self.engine.search(QueryTokens("warm").of(self.encoder), 1)
