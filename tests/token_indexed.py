@@ -19,7 +19,7 @@ from codeintel_rev.encoders.tokens import EncodedDocument, EncodedQuery
 from codeintel_rev.io.durable import DISK
 from codeintel_rev.io.manifest import MANIFEST, dump_manifest, load_manifest
 from codeintel_rev.io.parquet_store import read_chunks
-from codeintel_rev.io.token_index import TOKENS, token_directory, token_model_id
+from codeintel_rev.io.token_index import TOKENS, TokenBuild, token_directory, token_model_id, write_build
 from codeintel_rev.retrieval.shards import Shards
 from codeintel_rev.types import Floats, Ids, ModelFingerprint
 from codeintel_rev.xtr.build import build_index
@@ -107,6 +107,7 @@ def add_tokens(place: Place, *, without: Sequence[str] = (), model: str = "words
         BuildConfig(directory, DIM, token_model_id(encoder.fingerprint), layout="flat"),
         ((chunk.chunk_id, _encoded(embedding_text(chunk))[1]) for chunk in chunks),
     )
+    write_build(directory.parent, TokenBuild(0, {"xtr_build_train_ms": 2.0}))
     republish(generation)
     return directory
 
