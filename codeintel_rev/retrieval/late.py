@@ -65,8 +65,8 @@ class TokenIndex:
         if not (directory / TOKENS).is_dir():
             raise IndexUnavailable("there is no late-interaction index.", BUILD)
         # Imported now that there is an index: numba takes a third of a second.
-        search = importlib.import_module("codeintel_rev.xtr.search")
-        engine: XTRSearch = search.XTRSearch.open(SearchConfig(directory / TOKENS), observe_xtr)
+        library, config = importlib.import_module("codeintel_rev.xtr.search"), SearchConfig(directory / TOKENS)
+        engine: XTRSearch = library.XTRSearch.open(config, observe_xtr)
         encoder = encoders.of(read_projection(directory))
         serving = token_model_id(encoder.fingerprint)
         if engine.manifest.model_id != serving:
@@ -74,10 +74,6 @@ class TokenIndex:
                 f"the index holds tokens of {engine.manifest.model_id[:80]}, the encoder is {serving[:80]}.",
                 "Build it again, or configure the model it was built with.",
             )
-        index = cls(engine, encoder)
-        index.warm()
-        return index
-
-    def warm(self) -> None:
-        """Compile what a query runs, so that none waits for it."""
-        self.engine.search(QueryTokens("warm").of(self.encoder), 1)
+        # Compiles what a query runs; by an engine of its own, for seconds of it are no figure of a search.
+        library.XTRSearch.open(config).search(encoder.encode_query("warm").tokens, 1)
+        return cls(engine, encoder)
