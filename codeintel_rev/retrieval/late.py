@@ -9,7 +9,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Self
 
 from codeintel_rev.encoders.token_encoder import TokenEncoders
-from codeintel_rev.encoders.tokens import TokenEncoder
+from codeintel_rev.encoders.tokens import EncodedQuery, TokenEncoder
 from codeintel_rev.errors import ChannelFailed, IndexIncompatible, IndexUnavailable
 from codeintel_rev.io.token_index import TOKENS, read_projection, token_model_id
 from codeintel_rev.observability.metrics import observe_xtr
@@ -24,23 +24,28 @@ BUILD = "Run `codeintel index`, or `xtr build` for it."
 
 
 class QueryTokens:
-    """The tokens of one query, made once for each encoder that is asked for. Safe to ask from many threads at once."""
+    """One query, encoded once for each encoder that is asked for. Safe to ask from many threads at once."""
 
     def __init__(self, query: str) -> None:
         self._query = query
         self._lock = Lock()
-        self._made: dict[str, Floats] = {}
+        self._made: dict[str, EncodedQuery] = {}
 
     def of(self, encoder: TokenEncoder) -> Floats:
-        """Return (n, dim), n >= 1. Raises EncoderFailed, and ChannelFailed when no token of the query has a vector."""
+        """Return its tokens (n, dim), n >= 1. Raises EncoderFailed, and ChannelFailed when none has a vector."""
+        tokens = self.encoded(encoder).tokens
+        if not len(tokens):
+            raise ChannelFailed("no token of the query has a vector.", "Ask in other words.")
+        return tokens
+
+    def encoded(self, encoder: TokenEncoder) -> EncodedQuery:
+        """Return its tokens and dense vector, of one pass. Raises EncoderFailed."""
         model = encoder.fingerprint.sha256
         with self._lock:
             if model not in self._made:
                 with timed(observe_xtr, Figure.SEARCH_ENCODE_MS):
-                    self._made[model] = encoder.encode_query(self._query).tokens
-        if not len(self._made[model]):
-            raise ChannelFailed("no token of the query has a vector.", "Ask in other words.")
-        return self._made[model]
+                    self._made[model] = encoder.encode_query(self._query)
+            return self._made[model]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +65,8 @@ class TokenIndex:
         if not (directory / TOKENS).is_dir():
             raise IndexUnavailable("there is no late-interaction index.", BUILD)
         # Imported now that there is an index: numba takes a third of a second.
-        search = importlib.import_module("codeintel_rev.xtr.search")
-        engine: XTRSearch = search.XTRSearch.open(SearchConfig(directory / TOKENS), observe_xtr)
+        library, config = importlib.import_module("codeintel_rev.xtr.search"), SearchConfig(directory / TOKENS)
+        engine: XTRSearch = library.XTRSearch.open(config, observe_xtr)
         encoder = encoders.of(read_projection(directory))
         serving = token_model_id(encoder.fingerprint)
         if engine.manifest.model_id != serving:
@@ -69,10 +74,6 @@ class TokenIndex:
                 f"the index holds tokens of {engine.manifest.model_id[:80]}, the encoder is {serving[:80]}.",
                 "Build it again, or configure the model it was built with.",
             )
-        index = cls(engine, encoder)
-        index.warm()
-        return index
-
-    def warm(self) -> None:
-        """Compile what a query runs, so that none waits for it."""
-        self.engine.search(QueryTokens("warm").of(self.encoder), 1)
+        # Compiles what a query runs; by an engine of its own, for seconds of it are no figure of a search.
+        library.XTRSearch.open(config).search(encoder.encode_query("warm").tokens, 1)
+        return cls(engine, encoder)

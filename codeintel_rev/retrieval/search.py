@@ -7,12 +7,14 @@ a Limit and the others answer; nothing else is caught.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from codeintel_rev.encoders.dense import DenseEncoder
+from codeintel_rev.encoders.tokens import TokenEncoder
 from codeintel_rev.errors import DeadlineExceeded, EncoderFailed
 from codeintel_rev.observability.tracing import span
 from codeintel_rev.retrieval.channels import Question
@@ -62,7 +64,8 @@ def search(
     with journal.stage("scope"):
         tasks = _tasks(shards, scope, plan)
     tokens = QueryTokens(plan.query)
-    rankings = _rankings(plan, tasks, tokens, encoder=encoder, executor=executor, budget=budget, journal=journal)
+    vector = _query_vector(tasks, _dense_encoding(plan, tokens, shards, encoder, late), journal)
+    rankings = _rankings(Question(plan, vector, tokens), tasks, executor=executor, budget=budget, journal=journal)
     with journal.stage("fuse"):
         fused = fuse(rankings, _weights(plan, shards))
     if late.head and len(fused.chunk_ids) and any(shard.tokens for shard in shards):
@@ -157,16 +160,8 @@ def _tasks(shards: Sequence[Shard], scope: Scope, plan: Plan) -> list[Task]:
 
 
 def _rankings(
-    plan: Plan,
-    tasks: Sequence[Task],
-    tokens: QueryTokens,
-    *,
-    encoder: DenseEncoder | None,
-    executor: Executor,
-    budget: Budget,
-    journal: _Journal,
+    question: Question, tasks: Sequence[Task], *, executor: Executor, budget: Budget, journal: _Journal
 ) -> tuple[Ranking, ...]:
-    question = Question(plan, _query_vector(plan, tasks, encoder, journal), tokens)
     if question.vector is None:
         tasks = [task for task in tasks if task.channel.name != "dense"]
     now = time.monotonic()
@@ -177,14 +172,29 @@ def _rankings(
     return gathered.rankings
 
 
-def _query_vector(plan: Plan, tasks: Sequence[Task], encoder: DenseEncoder | None, journal: _Journal) -> Floats | None:
+def _dense_encoding(
+    plan: Plan, tokens: QueryTokens, shards: Sequence[Shard], encoder: DenseEncoder | None, late: Late
+) -> Callable[[], Floats] | None:
+    """Return what makes the query's vector: the pass that makes its tokens, where they are wanted and it gives both."""
+    if encoder is None:
+        return None
+    for shard in shards if late.takes_part else ():
+        if shard.tokens and shard.tokens.encoder.dense_fingerprint == encoder.fingerprint:
+            return partial(_dense_of, tokens, shard.tokens.encoder)
+    return lambda: encoder.encode_queries([plan.query])[0]
+
+
+def _dense_of(tokens: QueryTokens, encoder: TokenEncoder) -> Floats:
+    return tokens.encoded(encoder).dense
+
+
+def _query_vector(tasks: Sequence[Task], encode: Callable[[], Floats] | None, journal: _Journal) -> Floats | None:
     """Return the query's vector (dim,), None when nothing asks for one or the encoder fails (then a Limit says so)."""
-    if encoder is None or not any(task.channel.name == "dense" for task in tasks):
+    if encode is None or not any(task.channel.name == "dense" for task in tasks):
         return None
     with journal.stage("encode"):
         try:
-            vector: Floats = encoder.encode_queries([plan.query])[0]
-            return vector
+            return encode()
         except EncoderFailed as error:
             journal.limits.append(Limit(error.slug, "encode", error.detail, "Lexical and symbol channels answered."))
     return None

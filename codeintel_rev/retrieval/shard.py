@@ -35,7 +35,7 @@ class Shard:
     channels: tuple[Channel, ...]
     worktree: Worktree
     limits: tuple[Limit, ...]
-    tokens: TokenIndex | None = None
+    tokens: TokenIndex | None
 
     def close(self) -> None:
         self.catalog.close()

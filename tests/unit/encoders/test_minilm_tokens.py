@@ -158,3 +158,12 @@ def test_tokens_need_neither_torch_nor_transformers(minilm, models_dir):
     )
     run = subprocess.run([sys.executable, "-c", program, models_dir], capture_output=True, text=True, check=True)
     assert run.stdout == "set()\n"
+
+
+def test_of_a_long_query_no_more_is_run_than_is_kept(encoder, minilm, monkeypatch):
+    """A10: three windows of 128 tokens hold the 256 that count."""
+    runs = []
+    windows = minilm.windows
+    monkeypatch.setattr(minilm, "windows", lambda text: (runs.append(1) or window for window in windows(text)))
+    assert len(encoder.encode_query("word " * 2000).tokens) == MAX_QUERY_TOKENS
+    assert len(runs) == 3

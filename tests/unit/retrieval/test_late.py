@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from codeintel_rev.encoders import token_encoder
@@ -237,6 +240,39 @@ def test_what_is_open_is_told(shards: Shards) -> None:
     assert (figures.documents, figures.segments) == (len(DEEDS), 1)
     assert figures.tokens > figures.documents
     assert figures.bytes > 0
+
+
+def test_what_the_build_took_is_told_where_it_was_written(tmp_path: Path) -> None:
+    """A41: xtr_build_train_ms and xtr_build_write_ms."""
+    place = bank(tmp_path)
+    told = {"xtr_build_train_ms": 12.5, "xtr_build_write_ms": 3, "documents": 20}
+    (token_directory(place.current(REPO)) / "build.json").write_text(json.dumps(told))
+    republish(place.current(REPO))
+    with opened(place, with_tokens(place), WordTokens()) as shards:
+        figures = shards.status()[0].tokens
+    assert figures is not None
+    assert (figures.train_ms, figures.write_ms) == (12.5, 3.0)
+
+
+def test_every_step_of_a_query_is_measured_and_none_of_opening(place: Place) -> None:
+    """A24, A41: the engine tells, /metrics shows."""
+
+    def counts() -> list[float]:
+        names = ("xtr_search_encode_ms_count", "xtr_rescore_ms_count")
+        return [REGISTRY.get_sample_value(name) or 0.0 for name in names]
+
+    before = counts()
+    with opened(place, with_tokens(place), WordTokens()) as shards:
+        assert counts() == before
+        ask(shards, QUERIES[0])
+    assert counts() == [count + 1 for count in before]
+
+
+def test_nothing_is_imported_for_late_interaction_before_it_is_on() -> None:
+    """A22: numba takes a third of a second."""
+    script = "import sys, codeintel_rev.app.opening; print({'numba', 'torch'} & sys.modules.keys())"
+    loaded = subprocess.run((sys.executable, "-c", script), capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "set()"
 
 
 # Degraded
