@@ -26,6 +26,7 @@ from codeintel_rev.io.vectors import (
     Rows,
     Subset,
     VectorTable,
+    check_distinct,
     halves,
     rows_of,
     write_vectors,
@@ -62,13 +63,12 @@ def update_vectors(directory: Path, ids: Ids, vectors: Rows, settings: IndexSett
     what is new are in memory. Raises ValueError when an id stands twice, EncoderFailed for a vector that is not finite,
     IndexCorrupt for a linked file that cannot be read, InsufficientStorage, StorageFailed.
     """
-    if len(np.unique(ids)) < len(ids):
-        raise ValueError("a chunk id stands twice among the vectors")
+    check_distinct(ids)
     primary = _shared(directory, vectors.shape[1])
     if primary is None:
         return _rebuild(directory, ids, vectors, NO_PRIMARY)
     kept = _unchanged(primary, ids, vectors)
-    deleted = np.setdiff1d(primary.ids, ids[kept])
+    deleted = primary.ids[~_has(primary.ids, ids[kept])]
     reason = _compaction_reason(len(primary), int((~kept).sum()), len(deleted), settings)
     if reason:
         return _rebuild(directory, ids, vectors, reason)
@@ -123,6 +123,13 @@ def _unchanged(primary: VectorTable, ids: Ids, vectors: Rows) -> Bools:
         stored, wanted = primary.vectors[rows[block]], halves(vectors[block])
         unchanged[block] = (stored.view(np.uint16) == wanted.view(np.uint16)).all(axis=1)
     return unchanged
+
+
+def _has(ordered: Ids, ids: Ids) -> Bools:
+    """Return which of `ordered` (n,) are among `ids`, all of which it holds."""
+    has = np.zeros(len(ordered), np.bool_)
+    has[rows_of(ordered, ids)[0]] = True
+    return has
 
 
 def _compaction_reason(primary: int, added: int, deleted: int, settings: IndexSettings) -> str:
