@@ -169,7 +169,7 @@ def test_what_is_found_is_what_is_there() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_what_is_found_is_what_is_there_over_long_histories() -> None:
-    run_state_machine_as_test(Generations, settings=runs(max_examples=300, stateful_step_count=40, deadline=None))
+    run_state_machine_as_test(Generations, settings=runs(max_examples=200, stateful_step_count=30, deadline=None))
 
 
 MODEL: Model = {chunk_id: chunk_id * 1777 % 2**DIM for chunk_id in range(1, 101)}
