@@ -14,23 +14,25 @@ from pathlib import Path
 
 import numpy as np
 
-from codeintel_rev.config.settings import DuckDBSettings
+from codeintel_rev.config.settings import DuckDBSettings, IndexSettings
+from codeintel_rev.io.dual_index import DualIndex
 from codeintel_rev.io.duckdb_catalog import Catalog, build_catalog
-from codeintel_rev.io.faiss_index import FaissIndex, build_index, export_idmap
 from codeintel_rev.io.parquet_store import (
     CHUNKS,
     FILES,
-    IDMAP,
     SYMBOLS,
     ChunkWriter,
     FileRow,
     FileWriter,
     SymbolWriter,
 )
-from codeintel_rev.io.vectors import VectorTable, write_vectors
+from codeintel_rev.io.stored_vectors import StoredVectors
+from codeintel_rev.io.vector_update import compact_vectors, linkable, update_vectors
+from codeintel_rev.io.vectors import Subset
 from codeintel_rev.types import Chunk, Floats, Ids, Role, Scope
 
 DIM, DEPTH, QUERIES, HITS = 384, 200, 60, 20
+LIMITS = IndexSettings()
 FILES_OF = 25  # Chunks of one file.
 
 
@@ -39,7 +41,9 @@ def main() -> None:
     for count in (5_000, 100_000):
         ids = np.sort(random.choice(2**62, count, replace=False)).astype(np.int64)
         with tempfile.TemporaryDirectory() as folder:
-            _vectors(Path(folder), ids, _clustered(random, count))
+            vectors = _clustered(random, count)
+            _vectors(Path(folder), random, ids, vectors)
+            _updates(Path(folder), random, ids, vectors)
             _catalogue(Path(folder), random, ids)
 
 
@@ -49,20 +53,44 @@ def _clustered(random: np.random.Generator, count: int) -> Floats:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def _vectors(folder: Path, ids: Ids, vectors: Floats) -> None:
+def _vectors(folder: Path, random: np.random.Generator, ids: Ids, vectors: Floats) -> None:
     size = f"{len(ids) // 1000}k vectors"
-    print(f"{size}: written in {_seconds(lambda: write_vectors(folder, ids, vectors)):.2f} s")
-    table = VectorTable.open(folder, DIM)
-    print(f"{size}: indexed in {_seconds(lambda: build_index(folder, table)):.2f} s")
-    print(f"{size}: opened in {_seconds(lambda: FaissIndex.open(folder, DIM)) * 1e3:.1f} ms")
-    index = FaissIndex.open(folder, DIM)
-    export_idmap(index, folder / IDMAP)
+    print(f"{size}: written and indexed in {_seconds(lambda: update_vectors(folder, ids, vectors, LIMITS)):.2f} s")
+    print(f"{size}: opened in {_seconds(lambda: DualIndex.open(folder, DIM)) * 1e3:.1f} ms")
+    index, stored = DualIndex.open(folder, DIM), StoredVectors.open(folder, DIM)
     few = ids[::20]
     print(f"{size}: nearest {DEPTH} in {_median_ms(lambda i: index.search(vectors[i], DEPTH)):.2f} ms")
     print(f"{size}: of 5 % allowed in {_median_ms(lambda i: index.search(vectors[i], DEPTH, allowed=few)):.2f} ms")
-    print(
-        f"{size}: {DEPTH} scored exactly in {_median_ms(lambda i: table.scores(vectors[i], ids[i::99][:DEPTH])):.2f} ms"
-    )
+    asked = [random.choice(ids, DEPTH) for _ in range(QUERIES)]
+    print(f"{size}: {DEPTH} scored exactly in {_median_ms(lambda i: stored.scores(vectors[i], asked[i])):.2f} ms")
+
+
+def _updates(folder: Path, random: np.random.Generator, ids: Ids, vectors: Floats) -> None:
+    """One vector in a hundred new, one in two hundred deleted: first beside the primary, then as one."""
+    size = f"{len(ids) // 1000}k vectors"
+    new, gone = len(ids) // 100, len(ids) // 200
+    more = np.concatenate([ids, random.choice(2**62, new, replace=False)])
+    left = np.sort(random.permutation(len(more))[gone:])
+    wanted = more[left], Subset(np.concatenate([vectors, _clustered(random, new)]), left)
+    for name in ("updated", "compact"):
+        for file in linkable(folder):
+            (folder / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name / file).hardlink_to(folder / file)
+    updated = _seconds(lambda: update_vectors(folder / "updated", *wanted, LIMITS))
+    print(f"{size}: {new} added and {gone} deleted in {updated:.2f} s")
+    compacted = _seconds(lambda: compact_vectors(folder / "compact", folder / "updated", DIM))
+    print(f"{size}: compacted in {compacted:.2f} s")
+    indexes = [DualIndex.open(place, DIM) for place in (folder, folder / "updated", folder / "compact")]
+    rounds = [
+        [_wall_and_cpu(lambda i=i, at=at: i.search(vectors[at], DEPTH)) for i in indexes] for at in range(QUERIES)
+    ]
+    for clock, (before, after, compact) in zip(
+        ("wall", "cpu"), np.median(np.array(rounds), axis=0).T * 1e3, strict=True
+    ):
+        print(
+            f"{size}: nearest {DEPTH} before {before:.2f}, after {after:.2f}, compacted {compact:.2f} ms of {clock}; "
+            f"after ÷ before {after / before:.2f}, compacted ÷ before {compact / before:.2f}"
+        )
 
 
 def _catalogue(folder: Path, random: np.random.Generator, ids: Ids) -> None:
@@ -105,6 +133,12 @@ def _seconds(run: Callable[[], object]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
+
+
+def _wall_and_cpu(run: Callable[[], object]) -> tuple[float, float]:
+    start = time.process_time()
+    wall = _seconds(run)
+    return wall, time.process_time() - start
 
 
 def _median_ms(run: Callable[[int], object]) -> float:

@@ -7,18 +7,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from codeintel_rev.app.context import Opened
 from codeintel_rev.app.opening import open_index
 from codeintel_rev.config.settings import DuckDBSettings, Settings
 from codeintel_rev.indexing.build import BuildSummary, build
+from codeintel_rev.io.dual_index import DualIndex
 from codeintel_rev.io.duckdb_catalog import Catalog
-from codeintel_rev.io.faiss_index import FaissIndex
 from codeintel_rev.io.generations import GenerationStore
 from codeintel_rev.io.lexical import LexicalIndex
 from codeintel_rev.io.manifest import Manifest
 from codeintel_rev.io.parquet_store import FileRow, read_chunks, read_files, read_idmap
 from codeintel_rev.io.registry import repository_directory
-from codeintel_rev.io.vectors import VectorTable
+from codeintel_rev.io.stored_vectors import StoredVectors
 from codeintel_rev.types import BuildProgress, Scope, SearchResult
 
 SHOP = {
@@ -107,9 +109,9 @@ def ids_by_store(directory: Path) -> dict[str, list[int]]:
         "chunks": [chunk.chunk_id for chunk in read_chunks(directory)],
         "catalog": catalog.ids().tolist(),
         "lexical": LexicalIndex.open(directory / "lexical").chunk_ids().tolist(),
-        "vectors": VectorTable.open(directory, 384).ids.tolist(),
-        "faiss": FaissIndex.open(directory, 384).ids.tolist(),
-        "idmap": read_idmap(directory).tolist(),
+        "vectors": StoredVectors.open(directory, 384).idmap()[1].tolist(),
+        "faiss": DualIndex.open(directory, 384).search(np.ones(384), 10**9)[0].tolist(),
+        "idmap": read_idmap(directory)[1].tolist(),
     }
     catalog.close()
     return {name: sorted(ids) for name, ids in stores.items()}

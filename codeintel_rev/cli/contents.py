@@ -10,8 +10,8 @@ from pathlib import Path
 from codeintel_rev.cli import render
 from codeintel_rev.config.settings import Settings, load_settings
 from codeintel_rev.errors import IndexUnavailable
+from codeintel_rev.io.dual_index import DualIndex, export_idmap
 from codeintel_rev.io.duckdb_catalog import Catalog
-from codeintel_rev.io.faiss_index import FaissIndex, export_idmap
 from codeintel_rev.io.generation_reader import GenerationReader
 from codeintel_rev.io.leases import Generation
 from codeintel_rev.io.registry import repository_directory, source_of
@@ -41,7 +41,7 @@ def export(repo: str, out: Path, *, as_json: bool) -> None:
         identity, model = generation.manifest.generation, generation.manifest.model
         if model is None or not generation.manifest.counts["vectors"]:
             raise IndexUnavailable(f"generation {identity} of {repo} has no vectors.", "Index with an encoder.")
-        count = export_idmap(FaissIndex.open(generation.path, model.dim), out)
+        count = export_idmap(DualIndex.open(generation.path, model.dim), out)
     _print(("generation", "vectors"), [{"generation": identity, "vectors": count}], as_json=as_json)
 
 

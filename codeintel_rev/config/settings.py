@@ -79,6 +79,10 @@ class IndexSettings(Section):
     """While encoding, publish the vectors made so far this often. Affects when results improve."""
     keep_generations: int = Field(3, ge=1)
     """Generations kept for rollback. Affects disk."""
+    compact_secondary: float = Field(0.05, ge=0)
+    """New vectors, as a share of the primary's, above which all are indexed again as one. Affects speed."""
+    compact_deleted: float = Field(0.1, ge=0)
+    """Deleted vectors, as a share of the primary's, above which all are indexed again as one. Affects speed."""
 
 
 class RetrievalSettings(Section):

@@ -33,6 +33,7 @@ from codeintel_rev.io.parquet_store import CHUNKS, FILES, SYMBOLS, read_files
 from codeintel_rev.io.progress import clear_progress, write_progress
 from codeintel_rev.io.registry import Source, register, repository_directory, source_of
 from codeintel_rev.io.vector_cache import VectorCache
+from codeintel_rev.io.vector_update import linkable
 from codeintel_rev.types import BuildProgress, Limit, ModelFingerprint
 
 TEXT_FILES = (CHUNKS, SYMBOLS, FILES, LEXICAL_DIRECTORY)
@@ -222,7 +223,8 @@ class _Job:
         count = vectors.count if vectors else 0
         self._watch.tell("publish", 0, 1)
         if vectors and count:
-            vectors.write(draft.path)
+            self._store.link(draft, linkable(draft.parent_path) if draft.parent else ())
+            vectors.write(draft.path, self._settings.index)
         build_catalog(draft.path, parent=self._store.path_of(draft.parent) if draft.parent else None)
         manifest = self._store.publish(
             draft,

@@ -18,7 +18,7 @@ from codeintel_rev.indexing.chunking import ParsedFile
 from codeintel_rev.indexing.identity import check_unique
 from codeintel_rev.indexing.parse_pool import ParsePool
 from codeintel_rev.indexing.source import SourceTree, read_files
-from codeintel_rev.io import duckdb_catalog, lexical, parquet_store
+from codeintel_rev.io import duckdb_catalog, faiss_index, lexical, parquet_store
 from codeintel_rev.io.decode import lines_of
 from codeintel_rev.io.lexical import LexicalIndex, LexicalWriter
 from codeintel_rev.io.parquet_store import ChunkWriter, FileRow, FileWriter, SymbolWriter, symbols_of
@@ -30,6 +30,7 @@ COMPONENTS = {
     "catalog": duckdb_catalog.FORMAT,
     "lexical": lexical.FORMAT,
     "tables": int(parquet_store.FORMAT),
+    "vectors": faiss_index.FORMAT,
 }
 
 Tell = Callable[[int, int], None]

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from codeintel_rev.config.settings import IndexSettings
 from codeintel_rev.encoders.batched import Wanted, cached, encoded
 from codeintel_rev.encoders.dense import DenseEncoder, embedding_text
 from codeintel_rev.indexing.text_stage import Tell
-from codeintel_rev.io.faiss_index import build_index
-from codeintel_rev.io.parquet_store import IDMAP, read_chunks, write_idmap
+from codeintel_rev.io.parquet_store import read_chunks
 from codeintel_rev.io.vector_cache import VectorCache
-from codeintel_rev.io.vectors import VectorTable, write_vectors
+from codeintel_rev.io.vector_update import VectorUpdate, update_vectors
+from codeintel_rev.io.vectors import Subset
 from codeintel_rev.types import Ids, Role
 
 CHECKPOINT = 256  # Chunks: about two seconds of encoding are lost when a build is killed.
@@ -53,12 +54,10 @@ class Vectors:
             tell(self.count, len(self.made))
             yield len(where)
 
-    def write(self, directory: Path) -> None:
-        """Write the vectors made so far, their FAISS index and the id map into `directory`."""
-        write_vectors(directory, self.chunk_ids[self.made], self.rows[self.made])
-        table = VectorTable.open(directory, self.rows.shape[1])
-        build_index(directory, table)
-        write_idmap(directory / IDMAP, table.ids)
+    def write(self, directory: Path, settings: IndexSettings) -> VectorUpdate:
+        """Make `directory` hold the vectors made so far, over what of its parent's is linked there."""
+        made = np.flatnonzero(self.made)
+        return update_vectors(directory, self.chunk_ids[made], Subset(self.rows, made), settings)
 
     def _take(self, where: Ids, vectors: NDArray[np.float32]) -> None:
         self.rows[where] = vectors

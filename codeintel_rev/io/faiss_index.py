@@ -1,11 +1,13 @@
-"""Which vectors are nearest? One FAISS index per generation, built once, then never changed.
+"""Which vectors are nearest? A FAISS index over one table of vectors, built once, then never changed.
 
-    faiss/primary.faiss        IndexIDMap2 around the family `choose_family` picks; its map holds chunk ids, ascending
-    faiss/primary.meta.json    IndexMeta: the exact factory string, parameters and training facts, immutable
+    faiss/primary.faiss          IndexIDMap2 around the family `choose_family` picks; its map holds chunk ids, ascending
+    faiss/secondary.faiss        the same around an exact family: what was added since the primary was built
+    faiss/….meta.json            IndexMeta: the exact factory string, parameters and training facts, immutable
 
 Searching asks the wrapped index and translates rows by the map here: a filter is then a bitmap over rows, which every
 family takes (IndexRefine keeps its ids to itself, so IDMap2's own translation would not reach the selector below it).
 Deletes are selectors too, never `remove_ids`: that corrupts an IVF inside an IDMap (requirements, decision 1).
+`dual_index.py` makes one answer of the two indexes.
 """
 
 from __future__ import annotations
@@ -32,12 +34,19 @@ from codeintel_rev.errors import (
     IndexIncompatible,
     InvalidArgument,
 )
-from codeintel_rev.io.parquet_store import write_idmap, writing
-from codeintel_rev.io.vectors import Bools, VectorTable, checked_query, rows_of
+from codeintel_rev.io.vectors import (
+    PRIMARY,
+    Bools,
+    Part,
+    VectorTable,
+    check_ascending,
+    checked_query,
+    rows_of,
+    written_anew,
+)
 from codeintel_rev.types import Floats, Ids
 
-FORMAT = 1
-INDEX, META = "faiss/primary.faiss", "faiss/primary.meta.json"
+FORMAT = 2
 
 EXACT_BELOW = 300_000
 """Below, a scan of float16 takes at most 8 ms and is exact; nothing faster is worth its recall and its training."""
@@ -83,7 +92,7 @@ def inverted_family(count: int) -> Family:
 
 @dataclass(frozen=True, slots=True)
 class IndexMeta:
-    """What `primary.meta.json` says. `ids_sha256` ties the file to the index it was written with."""
+    """What a `.meta.json` says. `ids_sha256` ties the file to the index it was written with."""
 
     format: int
     faiss_version: str
@@ -104,11 +113,13 @@ class IndexMeta:
     training_seconds: float
 
 
-def build_index(directory: Path, table: VectorTable, *, family: Family | None = None) -> IndexMeta:
+def build_index(
+    directory: Path, table: VectorTable, part: Part = PRIMARY, *, family: Family | None = None
+) -> IndexMeta:
     """Write the index of `table` and its meta into `directory` and return the meta.
 
-    Beside the index itself only a training sample and one block of vectors are in memory. Raises InsufficientStorage,
-    StorageFailed.
+    Files of these names are replaced, not written into. Beside the index itself only a training sample and one block of
+    vectors are in memory. Raises InsufficientStorage, StorageFailed.
     """
     family = family or choose_family(len(table))
     faiss.omp_set_num_threads(os.cpu_count() or 1)
@@ -122,11 +133,10 @@ def build_index(directory: Path, table: VectorTable, *, family: Family | None = 
     for ids, vectors in table.blocks():
         index.add_with_ids(vectors, ids)
     meta = _describe(table, family, len(sample), trained)
-    (directory / INDEX).parent.mkdir(exist_ok=True)
-    with writing(directory / INDEX, RuntimeError):
-        faiss.write_index(index, str(directory / INDEX))
-    with writing(directory / META):
-        (directory / META).write_text(json.dumps(asdict(meta), indent=2) + "\n", encoding="utf-8")
+    with written_anew(directory / part.index, RuntimeError) as path:
+        faiss.write_index(index, str(path))
+    with written_anew(directory / part.meta) as path:
+        path.write_text(json.dumps(asdict(meta), indent=2) + "\n", encoding="utf-8")
     return meta
 
 
@@ -162,47 +172,49 @@ def _describe(table: VectorTable, family: Family, training_rows: int, training_s
     )
 
 
-def export_idmap(index: FaissIndex, path: Path) -> int:
-    """Write the map inside the index as Parquet (faiss_id, chunk_id) and return its rows (B04)."""
-    return write_idmap(path, index.ids)
-
-
 class FaissIndex:
     """An index open for searching, memory-mapped. Safe for many threads: parameters belong to the call.
 
-    `ids` are the chunk ids it holds, ascending.
+    `ids` are the chunk ids it holds, ascending; those of them that are deleted are never found.
     """
 
-    def __init__(self, index: Any, ids: Ids, meta: IndexMeta) -> None:
+    def __init__(self, index: Any, ids: Ids, meta: IndexMeta, live: Bools | None) -> None:
         self._owner = index  # frees the wrapped index when it goes
         self._index = faiss.downcast_index(index.index)
         self._gpu, self._gpu_disabled_reason = _gpu_clone(self._index)
         self._gpu_turn = Lock()  # one StandardGpuResources serves one search at a time
+        self._live = live
+        self._count = len(ids) if live is None else int(live.sum())
         self.ids = ids
         self.meta = meta
 
     @classmethod
-    def open(cls, directory: Path, encoder_dim: int) -> FaissIndex:
-        """Map the index of a generation.
+    def open(cls, directory: Path, encoder_dim: int, part: Part = PRIMARY, *, deleted: Ids | None = None) -> FaissIndex:
+        """Map one index of a generation, without the ids `deleted`.
 
         Raises DimensionMismatch when the encoder's vectors have another dimension, IndexCorrupt for a missing or broken
-        file, IndexIncompatible for another format, GenerationMismatch when index and meta do not belong together.
+        file, IndexIncompatible for another format, GenerationMismatch when index, meta and `deleted` do not belong
+        together.
         """
-        meta = _read_meta(directory / META)
+        meta = read_meta(directory, part)
         if meta.vec_dim != encoder_dim:
             raise DimensionMismatch(
                 f"Dimension mismatch: FAISS={meta.vec_dim}, encoder={encoder_dim}.", "Build again with this encoder."
             )
-        index = _read_index(directory / INDEX)
+        index = _read_index(directory, part)
         if not isinstance(index, faiss.IndexIDMap2):
-            raise IndexIncompatible(f"{INDEX} does not hold its own ids.", "Build again.")
+            raise IndexIncompatible(f"{part.index} does not hold its own ids.", "Build again.")
         ids: Ids = faiss.vector_to_array(index.id_map)
         if (index.d, index.ntotal, _digest(ids)) != (meta.vec_dim, meta.vector_count, meta.ids_sha256):
-            raise GenerationMismatch(f"{INDEX} is not the index that {META} describes.", "Roll back or build again.")
-        return cls(index, ids, meta)
+            raise GenerationMismatch(
+                f"{part.index} is not the index that {part.meta} describes.", "Roll back or build again."
+            )
+        check_ascending(part.index, ids)
+        return cls(index, ids, meta, None if deleted is None else _live(ids, deleted))
 
     def __len__(self) -> int:
-        return len(self.ids)
+        """Return how many vectors can be found."""
+        return self._count
 
     def describe(self) -> str:
         """Return the audit line of a start-up (B11)."""
@@ -210,7 +222,7 @@ class FaissIndex:
         params = ",".join(f"{name}={value}" for name, value in meta.parameter_space.items()) or "none"
         return (
             f"faiss {faiss.__version__} opts=[{faiss.get_compile_options().strip()}] factory={meta.factory} "
-            f"params={params} gpu={self._gpu_disabled_reason or 'on'} dim={meta.vec_dim} count={meta.vector_count}"
+            f"params={params} gpu={self._gpu_disabled_reason or 'on'} dim={meta.vec_dim} count={len(self)}"
         )
 
     def search(
@@ -220,22 +232,34 @@ class FaissIndex:
 
         `allowed` restricts the search to these chunk ids; those without a vector count for nothing. `nprobe` overrides
         how many inverted lists are read. Scores of an inverted family are approximate: compare them only after
-        `VectorTable.scores`. Raises InvalidArgument for a `k` or `nprobe` below 1, an `nprobe` the family does not
+        `StoredVectors.scores`. Raises InvalidArgument for a `k` or `nprobe` below 1, an `nprobe` the family does not
         have, or a query that is not finite; DimensionMismatch.
         """
         vector = checked_query(query, self.meta.vec_dim)
         if k < 1:
             raise InvalidArgument(f"k is {k}, it must be at least 1.")
-        mask = None if allowed is None else self._mask(allowed)
-        parameters = self._parameters(mask, nprobe)
-        most = min(k, len(self) if mask is None else int(mask.sum()))
-        if most == 0:
-            return np.empty(0, np.int64), np.empty(0, np.float32)
-        scores, found = self._nearest(vector[None], most, parameters, filtered=mask is not None)
+        mask = self._mask(allowed)
+        scores, found = self._nearest_and_ties(vector[None], k, mask, self._parameters(mask, nprobe))
         ids = self.ids[found[found >= 0]]
         scores = scores[found >= 0]
-        order = np.lexsort((ids, -scores))
+        order = np.lexsort((ids, -scores))[:k]
         return ids[order], scores[order]
+
+    def _nearest_and_ties(
+        self, query: Floats, k: int, mask: Bools | None, parameters: Any
+    ) -> tuple[Floats, NDArray[np.int64]]:
+        """Return at least the best `k` rows, all that tie with the last of them among these; -1 stands for none.
+
+        Of equal scores FAISS keeps the last rows rather than the first when its `k` cuts them.
+        """
+        most = len(self) if mask is None else int(mask.sum())
+        asked = min(k + 1, most)
+        while asked:
+            scores, found = self._nearest(query, asked, parameters, filtered=mask is not None)
+            if asked == most or found[-1] < 0 or scores[-1] < scores[k - 1]:
+                return scores, found
+            asked = min(4 * asked, most)
+        return np.empty(0, np.float32), np.empty(0, np.int64)
 
     def _nearest(self, query: Floats, k: int, parameters: Any, *, filtered: bool) -> tuple[Floats, NDArray[np.int64]]:
         # A GPU index takes no selector. OpenMP keeps its thread count per calling thread (T23): every call says it.
@@ -247,11 +271,14 @@ class FaissIndex:
             scores, rows = self._index.search(query, k, params=parameters)
         return scores[0], rows[0]
 
-    def _mask(self, allowed: Ids) -> Bools:
+    def _mask(self, allowed: Ids | None) -> Bools | None:
+        """Return which rows may be found, None for all."""
+        if allowed is None:
+            return self._live
         rows, found = rows_of(self.ids, allowed)
-        mask = np.zeros(len(self), np.bool_)
+        mask = np.zeros(len(self.ids), np.bool_)
         mask[rows[found]] = True
-        return mask
+        return mask if self._live is None else mask & self._live
 
     def _parameters(self, mask: Bools | None, nprobe: int | None) -> Any:
         selector = {} if mask is None else {"sel": faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))}
@@ -263,29 +290,31 @@ class FaissIndex:
         if probes < 1:
             raise InvalidArgument(f"nprobe is {probes}, it must be at least 1.")
         if mask is not None:  # few rows pass: read more lists, so that as many vectors are compared as without a filter
-            probes = probes * len(self) // max(1, int(mask.sum()))
+            probes = probes * len(self.ids) // max(1, int(mask.sum()))
         inner = faiss.SearchParametersIVF(nprobe=min(probes, self.meta.nlist), **selector)
         return faiss.IndexRefineSearchParameters(
             k_factor=self.meta.parameter_space["k_factor"], base_index_params=inner
         )
 
 
-def _read_meta(path: Path) -> IndexMeta:
+def read_meta(directory: Path, part: Part = PRIMARY) -> IndexMeta:
+    """Return what is told of one index. Raises IndexCorrupt when it cannot be read, IndexIncompatible."""
     try:
-        fields = json.loads(path.read_bytes())
+        fields = json.loads((directory / part.meta).read_bytes())
         if fields["format"] != FORMAT:
             raise IndexIncompatible(
-                f"{META} has format {fields['format']}, this version reads {FORMAT}.", "Build again."
+                f"{part.meta} has format {fields['format']}, this version reads {FORMAT}.", "Build again."
             )
         return IndexMeta(**fields)
     except FileNotFoundError as error:
-        raise IndexCorrupt(f"{META} is missing.", "Build the index again.") from error
+        raise IndexCorrupt(f"{part.meta} is missing.", "Build the index again.") from error
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise IndexCorrupt(f"{META} cannot be read.", "Build the index again.") from error
+        raise IndexCorrupt(f"{part.meta} cannot be read.", "Build the index again.") from error
 
 
-def _read_index(path: Path) -> Any:
+def _read_index(directory: Path, part: Part) -> Any:
     """Map the file; no vector or loop in it may be longer than the file itself (S22). The limits are process-wide."""
+    path = directory / part.index
     try:
         size = path.stat().st_size
         with _reading:
@@ -293,9 +322,23 @@ def _read_index(path: Path) -> Any:
             faiss.set_deserialization_loop_limit(size)
             return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except FileNotFoundError as error:
-        raise IndexCorrupt(f"{INDEX} is missing.", "Build the index again.") from error
+        raise IndexCorrupt(f"{part.index} is missing.", "Build the index again.") from error
     except (OSError, RuntimeError, MemoryError) as error:
-        raise IndexCorrupt(f"{INDEX} cannot be read.", "Roll back or build again.") from error
+        raise IndexCorrupt(f"{part.index} cannot be read.", "Roll back or build again.") from error
+
+
+def _live(ids: Ids, deleted: Ids) -> Bools | None:
+    """Return which of `ids` are not `deleted`, None when all are live."""
+    rows, found = rows_of(ids, deleted)
+    if not found.all():
+        raise GenerationMismatch(
+            f"{int((~found).sum())} deleted ids were never in the index.", "Roll back or build again."
+        )
+    if not len(deleted):
+        return None
+    live = np.ones(len(ids), np.bool_)
+    live[rows] = False
+    return live
 
 
 def _digest(ids: Ids) -> str:

@@ -59,8 +59,12 @@ class GenerationStore(GenerationReader):
         with self._abandoned_on_failure(draft):
             self._require_parent(draft)
             self._storage.make_directory(draft.path)
-            link_files(draft, self._published(parent), link, self._storage)
+            self.link(draft, link)
         return draft
+
+    def link(self, draft: Draft, names: Iterable[str]) -> None:
+        """Share with `draft` files and folders of its parent, unchanged; raises as `begin` for them."""
+        link_files(draft, self._published(draft.parent), names, self._storage)
 
     def publish(
         self,

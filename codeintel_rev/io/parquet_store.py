@@ -3,7 +3,8 @@
     chunks.parquet    Chunk, in path order      what the lexical index, the vectors and the catalogue are made from
     symbols.parquet   Symbol                    definitions, each with the chunk that holds its first line
     files.parquet     FileRow                   every file met: indexed, or skipped with the reason
-    idmap.parquet     faiss_id, chunk_id        which vectors this generation has: row of the vector → chunk
+    idmap.parquet     faiss_id, chunk_id        which vectors this generation has: row of the vector → chunk;
+                                                rows of the secondary count on from those of the primary
 
 Column names are the field names of the values; no column is nullable; compression is zstd. `FORMAT` stands in each
 schema's metadata and rises when a column changes. Parquet does not notice a flipped bit: the manifest's hash does.
@@ -204,25 +205,29 @@ class FileWriter(_RowWriter[FileRow]):
     name, schema = FILES, staticmethod(get_file_schema)
 
 
-def write_idmap(path: Path, chunk_ids: Ids) -> int:
-    """Write `chunk_ids` (n,) in the order of their vectors, numbered from 0, and return how many there are.
+def write_idmap(path: Path, chunk_ids: Ids, faiss_ids: Ids | None = None) -> int:
+    """Write `chunk_ids` (n,) by their rows `faiss_ids` (n,), from 0 when not given, and return how many there are.
 
     Raises InsufficientStorage, StorageFailed.
     """
-    columns = [pa.array(np.arange(len(chunk_ids), dtype=np.int64)), pa.array(chunk_ids, pa.int64())]
+    rows = np.arange(len(chunk_ids), dtype=np.int64) if faiss_ids is None else faiss_ids
+    columns = [pa.array(rows, pa.int64()), pa.array(chunk_ids, pa.int64())]
     with writing(path):
         pq.write_table(pa.Table.from_arrays(columns, schema=get_idmap_schema()), path, compression="zstd")
     return len(chunk_ids)
 
 
-def read_idmap(directory: Path) -> Ids:
-    """Return the chunk ids (n,) in the order of their vectors. Raises as `read_chunks`, and when a row is missing."""
+def read_idmap(directory: Path) -> tuple[Ids, Ids]:
+    """Return the rows of the vectors (n,), ascending, and the chunk id (n,) of each.
+
+    Raises as `read_chunks`, and IndexCorrupt for rows out of order.
+    """
     with reading(directory / IDMAP, get_idmap_schema()) as table:
-        rows = table.read()
-    faiss_ids, chunk_ids = (np.asarray(rows[name], np.int64) for name in ("faiss_id", "chunk_id"))
-    if not np.array_equal(faiss_ids, np.arange(len(rows))):
-        raise IndexCorrupt(f"{IDMAP} does not number its vectors from 0.", "Build the index again.")
-    return chunk_ids
+        columns = table.read()
+    rows, chunk_ids = (np.asarray(columns[name], np.int64) for name in ("faiss_id", "chunk_id"))
+    if len(rows) and (rows[0] < 0 or np.any(rows[1:] <= rows[:-1])):
+        raise IndexCorrupt(f"{IDMAP} does not hold distinct rows in ascending order.", "Build the index again.")
+    return rows, chunk_ids
 
 
 def read_chunks(directory: Path) -> Iterator[Chunk]:

@@ -9,12 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from codeintel_rev.errors import ChannelFailed
-from codeintel_rev.io.faiss_index import FaissIndex
+from codeintel_rev.io.dual_index import DualIndex
 from codeintel_rev.io.lexical import LexicalIndex
-from codeintel_rev.io.vectors import VectorTable
 from codeintel_rev.retrieval.late import QueryTokens, TokenIndex
 from codeintel_rev.retrieval.options import WIDE
 from codeintel_rev.retrieval.plan import Plan
@@ -66,21 +63,16 @@ class Symbols:
 
 @dataclass(frozen=True, slots=True)
 class Dense:
-    """Nearest vectors: candidates from FAISS, scores exact from the stored vectors (architecture.md law 5)."""
+    """Nearest vectors, scored exactly (architecture.md law 5)."""
 
-    index: FaissIndex
-    vectors: VectorTable
+    index: DualIndex
     name: str = "dense"
 
     def rank(self, question: Question, selection: Selection | None) -> Ranking:
         if question.vector is None:
             raise ChannelFailed("the query has no vector.", "See the encoder's limit.")
         allowed = None if selection is None else selection.chunk_ids
-        ids, _ = self.index.search(question.vector, question.plan.depth, allowed=allowed)
-        scores, found = self.vectors.scores(question.vector, ids)
-        ids, scores = ids[found], scores[found]
-        order = np.lexsort((ids, -scores))
-        return Ranking(self.name, ids[order], scores[order])
+        return Ranking(self.name, *self.index.search(question.vector, question.plan.depth, allowed=allowed))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,19 @@ from dataclasses import dataclass
 
 from codeintel_rev.config.settings import DuckDBSettings
 from codeintel_rev.encoders.token_encoder import TokenEncoders
-from codeintel_rev.errors import CodeIntelError, DimensionMismatch, IndexIncompatible, IndexUnavailable
+from codeintel_rev.errors import (
+    CodeIntelError,
+    DimensionMismatch,
+    GenerationMismatch,
+    IndexIncompatible,
+    IndexUnavailable,
+)
+from codeintel_rev.io.dual_index import DualIndex
 from codeintel_rev.io.duckdb_catalog import Catalog
-from codeintel_rev.io.faiss_index import FaissIndex
 from codeintel_rev.io.leases import Generation
 from codeintel_rev.io.lexical import LexicalIndex
 from codeintel_rev.io.outlines import Outlines
 from codeintel_rev.io.token_index import token_directory
-from codeintel_rev.io.vectors import VectorTable
 from codeintel_rev.io.worktree import Worktree
 from codeintel_rev.retrieval.channels import Channel, Dense, Lexical, Symbols, Wide
 from codeintel_rev.retrieval.late import BUILD, TokenIndex
@@ -82,7 +87,10 @@ def _open_dense(generation: Generation, model: ModelFingerprint | None) -> tuple
         _check_model(manifest.model, model)
     except IndexIncompatible as error:
         return [], [Limit(error.slug, "dense", f"{manifest.repo}: {error.detail}", error.hint)]
-    return [Dense(FaissIndex.open(generation.path, model.dim), VectorTable.open(generation.path, model.dim))], limits
+    index = DualIndex.open(generation.path, model.dim)
+    if len(index) != vectors:
+        raise GenerationMismatch(f"{len(index)} vectors of {manifest.repo}, {vectors} were published.", "Build again.")
+    return [Dense(index)], limits
 
 
 def _check_model(indexed: ModelFingerprint, serving: ModelFingerprint) -> None:

@@ -23,7 +23,8 @@ from codeintel_rev.io.manifest import Manifest
 from codeintel_rev.io.parquet_store import SYMBOLS, read_chunks
 from codeintel_rev.io.progress import read_progress
 from codeintel_rev.io.registry import Source, register
-from codeintel_rev.io.vectors import VectorTable
+from codeintel_rev.io.stored_vectors import StoredVectors
+from codeintel_rev.io.vectors import PRIMARY, VectorTable
 from codeintel_rev.types import BuildProgress
 
 MANY = {f"pkg/m{n:02}.py": f'def step_{n}(value):\n    """Do step {n}."""\n    return value + {n}\n' for n in range(24)}
@@ -170,6 +171,39 @@ def test_a_deleted_file_is_not_found_any_more(project: Project) -> None:
     (project.root / "shop/payment.py").unlink()
     project.build()
     assert "shop/payment.py" not in [hit.path for hit in project.search("charge_card").hits]
+
+
+def test_a_small_change_shares_the_parent_s_vectors(tmp_path: Path, models_dir: Path) -> None:
+    """C23, B12: what is new stands beside the primary, what is gone is deleted by name; every store agrees."""
+    project = new_project(tmp_path, models_dir, MANY)
+    project.build()
+    before = project.directory
+    (project.root / "pkg/m03.py").unlink()
+    project.write({"pkg/m04.py": MANY["pkg/m04.py"].replace("value + 4", "value + 44")})
+    assert project.build().encoded == 1
+    stores = ids_by_store(project.directory)
+    assert all((project.directory / name).samefile(before / name) for name in PRIMARY.files)
+    assert len(StoredVectors.open(project.directory, 384).secondary) == 1
+    assert len(set(map(tuple, stores.values()))) == 1
+    assert len(stores["faiss"]) == 23
+    assert project.store.verify(project.current.generation) == []
+
+
+def test_no_vectors_are_shared_with_a_generation_that_has_none(project: Project) -> None:
+    project.having(embedding={"provider": "none"}).build()
+    assert not list(project.directory.glob("vectors*"))
+    assert not (project.directory / "faiss").exists()
+
+
+def test_a_lower_limit_indexes_all_vectors_as_one(project: Project) -> None:
+    """index.compact_secondary, index.compact_deleted."""
+    before = project.directory
+    (project.root / "shop/payment.py").unlink()
+    project.having(index={"compact_deleted": 9.0}).build()
+    assert (project.directory / PRIMARY.index).samefile(before / PRIMARY.index)
+    project.write({"shop/new.py": "def brand_new():\n    return 1\n"})
+    project.having(index={"compact_deleted": 9.0, "compact_secondary": 0.01}).build()
+    assert not (project.directory / PRIMARY.index).samefile(before / PRIMARY.index)
 
 
 def test_functions_that_moved_keep_their_ids_and_vectors(project: Project) -> None:

@@ -272,6 +272,18 @@ def test_vectors_that_follow_reuse_the_parents_tables(tmp_path: Path) -> None:
     catalog.close()
 
 
+def test_rows_of_deleted_vectors_are_in_no_view(tmp_path: Path) -> None:
+    """B12: the map and the join shrink; a row of the secondary counts on from those of the primary."""
+    directory = write_tables(tmp_path)
+    tables.write_idmap(directory / tables.IDMAP, np.array([11, 3]), np.array([1, 3]))
+    build_catalog(directory)
+    catalog = Catalog.open(directory, SETTINGS)
+    joined = catalog._rows("SELECT faiss_id, chunk_id FROM v_faiss_join WHERE faiss_id IS NOT NULL ORDER BY faiss_id")
+    assert (joined, catalog._rows("FROM faiss_idmap ORDER BY faiss_id")) == ([(1, 11), (3, 3)],) * 2
+    assert catalog._rows("SELECT count(*) FROM v_faiss_join") == [(6,)]
+    catalog.close()
+
+
 def test_changed_tables_are_not_taken_from_the_parent(tmp_path: Path) -> None:
     parent, child = write_tables(tmp_path / "parent"), write_tables(tmp_path / "child", CHUNKS[:2])
     build_catalog(parent)

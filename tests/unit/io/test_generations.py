@@ -80,6 +80,19 @@ def test_linked_files_are_shared_and_others_are_not(store: GenerationStore) -> N
     assert store.verify(second.generation) == []
 
 
+def test_a_draft_may_share_more_later(store: GenerationStore) -> None:
+    """Whether a file is still good may show only while the draft is written."""
+    first = publish_marked(store, "one")
+    with store.builder_lock():
+        draft = store.begin(first.generation, link=["catalog.duckdb"])
+        store.link(draft, ["faiss"])
+        second = publish(store, draft)
+        with pytest.raises(InvalidArgument, match="no file or folder fais"):
+            store.link(store.begin(second.generation), ["fais"])
+    assert set(second.files) == {"catalog.duckdb", "faiss/meta.json", "faiss/primary.faiss"}
+    assert store.verify(second.generation) == []
+
+
 def test_a_link_of_what_the_parent_lacks_is_refused(store: GenerationStore) -> None:
     first = publish_marked(store, "one")
     with store.builder_lock():

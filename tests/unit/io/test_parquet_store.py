@@ -85,14 +85,23 @@ def test_idmap_comes_back_in_the_order_of_the_vectors(tmp_path: Path) -> None:
     """B02, B04: as many rows as vectors, exactly."""
     ids = np.array([3, 2**62, 17], np.int64)
     assert store.write_idmap(tmp_path / store.IDMAP, ids) == 3
-    assert store.read_idmap(tmp_path).tolist() == ids.tolist()
+    rows, chunk_ids = store.read_idmap(tmp_path)
+    assert (rows.tolist(), chunk_ids.tolist()) == ([0, 1, 2], ids.tolist())
 
 
-def test_idmap_with_a_missing_row_is_refused(tmp_path: Path) -> None:
+def test_idmap_leaves_out_the_rows_of_deleted_vectors(tmp_path: Path) -> None:
+    """B12, B13."""
+    store.write_idmap(tmp_path / store.IDMAP, np.array([5, 6]), np.array([0, 2]))
+    rows, chunk_ids = store.read_idmap(tmp_path)
+    assert (rows.tolist(), chunk_ids.tolist()) == ([0, 2], [5, 6])
+
+
+@pytest.mark.parametrize("rows", [[0, 0], [2, 0], [-1, 0]])
+def test_idmap_with_rows_out_of_order_is_refused(tmp_path: Path, rows: list[int]) -> None:
     """Decision 3: no map is guessed."""
-    table = pa.table({"faiss_id": [0, 2], "chunk_id": [5, 6]}, schema=store.get_idmap_schema())
+    table = pa.table({"faiss_id": rows, "chunk_id": [5, 6]}, schema=store.get_idmap_schema())
     pq.write_table(table, tmp_path / store.IDMAP)
-    with pytest.raises(IndexCorrupt, match="number its vectors"):
+    with pytest.raises(IndexCorrupt, match="ascending order"):
         store.read_idmap(tmp_path)
 
 

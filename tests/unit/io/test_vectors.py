@@ -8,7 +8,6 @@ from codeintel_rev.errors import (
     EncoderFailed,
     GenerationMismatch,
     IndexCorrupt,
-    InvalidArgument,
 )
 from codeintel_rev.io import vectors as store
 from codeintel_rev.io.vectors import VectorTable, write_vectors
@@ -28,30 +27,19 @@ def test_rows_stand_by_ascending_id(table: VectorTable) -> None:
     assert np.array_equal(table.vectors, ROWS[[2, 0, 1]].astype(np.float16))
 
 
-def test_gather_keeps_the_asked_order_and_tells_what_is_missing(table: VectorTable) -> None:
-    vectors, found = table.gather(np.array([2**62, 8, 7, 7, 2**63 - 1, -1]))
-    assert found.tolist() == [True, False, True, True, False, False]
-    assert np.array_equal(vectors, [ROWS[1], [0] * 4, ROWS[2], ROWS[2], [0] * 4, [0] * 4])
-
-
-def test_scores_are_inner_products_and_a_missing_id_scores_least(table: VectorTable) -> None:
-    scores, found = table.scores(np.array([1, 2, 0, 0], np.float32), np.array([7, 8, 50]))
-    assert (scores.tolist(), found.tolist()) == ([1.5, -np.inf, 1.0], [True, False, True])
-
-
 def test_blocks_give_every_row_once(tmp_path: Path) -> None:
     rows = store.BLOCK_ROWS * 2 + 3
     vectors = np.random.default_rng(0).standard_normal((rows, 2), np.float32)
-    write_vectors(tmp_path, np.arange(rows)[::-1].astype(np.int64), vectors)
+    write_vectors(tmp_path, np.arange(1, rows + 1)[::-1], vectors)
     blocks = list(VectorTable.open(tmp_path, 2).blocks())
-    assert np.array_equal(np.concatenate([ids for ids, _ in blocks]), np.arange(rows))
+    assert np.array_equal(np.concatenate([ids for ids, _ in blocks]), np.arange(1, rows + 1))
     assert np.array_equal(np.concatenate([block for _, block in blocks]), vectors[::-1].astype(np.float16))
 
 
 def test_no_vectors_are_a_table_too(tmp_path: Path) -> None:
     write_vectors(tmp_path, np.empty(0, np.int64), np.empty((0, 4), np.float32))
     table = VectorTable.open(tmp_path, 4)
-    assert (len(table), table.gather(IDS)[1].any()) == (0, False)
+    assert (len(table), table.dim) == (0, 4)
 
 
 def test_rows_are_asked_for_a_block_at_a_time(tmp_path: Path) -> None:
@@ -94,19 +82,7 @@ def test_another_dimension_is_told_at_open(tmp_path: Path, table: VectorTable) -
         VectorTable.open(tmp_path, 384)
 
 
-@pytest.mark.parametrize("query", [np.ones(3), np.ones((1, 4)), np.float32(1), np.ones(0)])
-def test_a_query_of_another_shape_is_refused(table: VectorTable, query: np.ndarray) -> None:
-    with pytest.raises(DimensionMismatch, match="index=4"):
-        table.scores(query, IDS)
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_query_that_is_not_finite_is_refused(table: VectorTable, bad: float) -> None:
-    with pytest.raises(InvalidArgument, match="not finite"):
-        table.scores(np.array([0, bad, 0, 0]), IDS)
-
-
-@pytest.mark.parametrize("name", [store.VECTORS, store.VECTOR_IDS])
+@pytest.mark.parametrize("name", [store.PRIMARY.vectors, store.PRIMARY.vector_ids])
 @pytest.mark.parametrize("length", [0, 5, 60, -1])
 def test_a_truncated_file_is_corrupt(tmp_path: Path, table: VectorTable, name: str, length: int) -> None:
     """F12."""
@@ -122,20 +98,44 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_type_is_corrupt(tmp_path: Path, table: VectorTable) -> None:
-    np.save(tmp_path / store.VECTORS, ROWS)
+    np.save(tmp_path / store.PRIMARY.vectors, ROWS)
     with pytest.raises(IndexCorrupt, match="2-d float32, expected 2-d float16"):
         VectorTable.open(tmp_path, 4)
 
 
 def test_a_pickle_is_never_loaded(tmp_path: Path, table: VectorTable) -> None:
     """S21."""
-    np.save(tmp_path / store.VECTOR_IDS, np.array([{}], object), allow_pickle=True)
+    np.save(tmp_path / store.PRIMARY.vector_ids, np.array([{}], object), allow_pickle=True)
     with pytest.raises(IndexCorrupt):
         VectorTable.open(tmp_path, 4)
 
 
 def test_files_of_two_generations_do_not_open_together(tmp_path: Path, table: VectorTable) -> None:
     """F14."""
-    np.save(tmp_path / store.VECTOR_IDS, np.array([1, 2], np.int64))
+    np.save(tmp_path / store.PRIMARY.vector_ids, np.array([1, 2], np.int64))
     with pytest.raises(GenerationMismatch, match="has 2 rows"):
         VectorTable.open(tmp_path, 4)
+
+
+@pytest.mark.parametrize("ids", [[5, 7, 7], [7, 5, 9], [0, 5, 7], [-3, 5, 7]])
+def test_ids_that_are_not_in_order_are_corrupt(tmp_path: Path, table: VectorTable, ids: list[int]) -> None:
+    """Rows are looked up by bisection."""
+    np.save(tmp_path / store.PRIMARY.vector_ids, np.array(ids, np.int64))
+    with pytest.raises(IndexCorrupt, match="ascending"):
+        VectorTable.open(tmp_path, 4)
+
+
+def test_a_linked_table_is_replaced_and_not_written_into(tmp_path: Path, table: VectorTable) -> None:
+    """The other name of the file is a published generation's."""
+    (tmp_path / "child").mkdir()
+    for name in (store.PRIMARY.vectors, store.PRIMARY.vector_ids):
+        (tmp_path / "child" / name).hardlink_to(tmp_path / name)
+    write_vectors(tmp_path / "child", IDS[:1], ROWS[:1])
+    assert VectorTable.open(tmp_path, 4).ids.tolist() == [7, 50, 2**62]
+    assert VectorTable.open(tmp_path / "child", 4).ids.tolist() == [50]
+
+
+def test_a_subset_reads_the_rows_it_is_asked_for() -> None:
+    subset = store.Subset(ROWS, np.array([2, 0]))
+    assert subset.shape == (2, 4)
+    assert np.array_equal(subset[np.array([1, 0, 1])], ROWS[[0, 2, 0]])

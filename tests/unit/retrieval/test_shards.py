@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,12 @@ from structlog.testing import capture_logs
 
 from codeintel_rev.app.opening import open_index
 from codeintel_rev.encoders.dense import DenseEncoder
-from codeintel_rev.errors import IndexUnavailable, NotFound
+from codeintel_rev.errors import GenerationMismatch, IndexUnavailable, NotFound
+from codeintel_rev.io.generation_reader import GenerationReader
 from codeintel_rev.io.generations import GenerationStore
 from codeintel_rev.io.registry import Source, register
+from codeintel_rev.io.worktree import Worktree
+from codeintel_rev.retrieval.shard import open_shard
 from codeintel_rev.retrieval.shards import Shards
 from codeintel_rev.types import BuildProgress, Scope, SearchResult, ShardStatus
 from tests.indexed import LONG_MS, REPOSITORIES, Place, ask, new_place
@@ -298,3 +302,13 @@ def test_shards_of_the_corpus_answer_alone_and_together(served: Shards) -> None:
     alone = [hit for repo in ("shop", "org/ledger") for hit in ask(served, "amount of money", repos=(repo,)).hits]
     assert {hit.chunk_id for hit in together.hits} == {hit.chunk_id for hit in alone}
     assert {hit.repo for hit in together.hits} == {"shop", "org/ledger"}
+
+
+def test_vectors_of_another_generation_are_not_served(corpus: Place, minilm: DenseEncoder) -> None:
+    """F14: an index that is whole, but not as many vectors as were published."""
+    with GenerationReader(corpus.directory("shop")).open_current() as generation:
+        manifest = generation.manifest
+        one_more = {name: manifest.counts[name] + 1 for name in ("vectors", "chunks")}
+        generation.manifest = replace(manifest, counts=manifest.counts | one_more)
+        with pytest.raises(GenerationMismatch, match="vectors of shop"):
+            open_shard(generation, Worktree(corpus.tree("shop")), minilm.fingerprint, corpus.settings.duckdb)
