@@ -90,12 +90,3 @@ def read_build(directory: Path) -> TokenBuild:
         return TokenBuild(int(fields["missing"]), {name: float(value) for name, value in fields["figures"].items()})
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise IndexCorrupt(f"{BUILD} cannot be read.", REBUILD) from error
-
-
-def read_build_figures(generation_path: Path) -> dict[str, float]:
-    """Return the engine's figures by name (`xtr.metrics.Figure`); none where the generation has no token vectors.
-
-    Raises IndexCorrupt, IndexIncompatible.
-    """
-    directory = token_directory(generation_path)
-    return read_build(directory).figures if directory.is_dir() else {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -50,10 +51,14 @@ class QueryTokens:
 
 @dataclass(frozen=True, slots=True)
 class TokenIndex:
-    """An engine whose documents are chunks by id, and the encoder that made its tokens. Safe for many threads."""
+    """An engine whose documents are chunks by id, and the encoder that made its tokens. Safe for many threads.
+
+    `built` are the engine's figures of its build, by name.
+    """
 
     engine: XTRSearch
     encoder: TokenEncoder
+    built: Mapping[str, float]
 
     @classmethod
     def open(cls, directory: Path, encoders: TokenEncoders) -> Self:

@@ -20,7 +20,6 @@ from codeintel_rev.io.leases import Generation
 from codeintel_rev.io.live import LiveGeneration
 from codeintel_rev.io.progress import read_progress
 from codeintel_rev.io.registry import repositories, repository_directory, source_of
-from codeintel_rev.io.token_index import read_build_figures
 from codeintel_rev.io.worktree import Worktree
 from codeintel_rev.retrieval.channels import Dense
 from codeintel_rev.retrieval.options import AS_SET, Options, late
@@ -166,7 +165,7 @@ def _log_tokens(shard: Shard, mode: LateMode) -> None:
 def _token_figures(shard: Shard) -> TokenFigures | None:
     if not shard.tokens:
         return None
-    manifest, build = shard.tokens.engine.manifest, read_build_figures(shard.generation.path)
+    manifest, build = shard.tokens.engine.manifest, shard.tokens.built
     return TokenFigures(
         documents=manifest.documents,
         tokens=manifest.tokens,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import subprocess
 from collections.abc import Iterable
 from functools import partial
@@ -24,7 +23,7 @@ from codeintel_rev.io.token_index import (
     PROJECTION,
     TEXTS,
     TOKENS,
-    read_build_figures,
+    read_build,
     token_directory,
     token_model_id,
 )
@@ -495,10 +494,11 @@ def test_the_build_tells_how_far_it_is_and_how_long_the_engine_took(project: Pro
     project.write(CHANGES)
     project.build(lambda progress: told.append((progress.done, progress.total)) if progress.stage == "tokens" else None)
     assert (told[0], told[-1]) == ((11, 13), (13, 13))
-    figures = read_build_figures(project.directory)
+    build = read_build(token_directory(project.directory))
+    figures = build.figures
+    assert build.missing == 0
     assert (figures["xtr_doc_count"], figures["xtr_shards"]) == (13, 2)
     assert figures["xtr_build_write_ms"] > 0
     first, with_tokens = line(project)[:2]
-    assert read_build_figures(project.store.path_of(first.generation)) == {}
-    assert read_build_figures(project.store.path_of(with_tokens.generation))["xtr_build_train_ms"] > 0
-    assert json.loads((token_directory(project.directory) / BUILD).read_text())["missing"] == 0
+    assert not token_directory(project.store.path_of(first.generation)).exists()
+    assert read_build(token_directory(project.store.path_of(with_tokens.generation))).figures["xtr_build_train_ms"] > 0

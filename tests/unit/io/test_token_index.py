@@ -13,9 +13,7 @@ from codeintel_rev.io.token_index import (
     TEXTS,
     TokenBuild,
     read_build,
-    read_build_figures,
     read_texts,
-    token_directory,
     write_build,
     write_texts,
 )
@@ -60,8 +58,6 @@ def test_another_format_is_incompatible(tmp_path: Path) -> None:
         read_build(tmp_path)
 
 
-def test_a_generation_without_tokens_has_no_figures(tmp_path: Path) -> None:
-    assert read_build_figures(tmp_path) == {}
-    token_directory(tmp_path).mkdir()
-    write_build(token_directory(tmp_path), TokenBuild(0, {"xtr_doc_count": 2.0}))
-    assert read_build_figures(tmp_path) == {"xtr_doc_count": 2.0}
+def test_the_figures_of_a_build_are_read_as_written(tmp_path: Path) -> None:
+    write_build(tmp_path, TokenBuild(3, {"xtr_doc_count": 2.0}))
+    assert read_build(tmp_path) == TokenBuild(3, {"xtr_doc_count": 2.0})
