@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from codeintel_rev.types import Floats, Ids
-from codeintel_rev.xtr import dots, rescore
+from codeintel_rev.xtr import rescore
 from codeintel_rev.xtr.build import Document, append, build_index, delete
 from codeintel_rev.xtr.centroids import _lloyd, nearest, train
 from codeintel_rev.xtr.codec import to_bytes
@@ -115,8 +115,7 @@ def _compile(folder: Path) -> None:
     random = np.random.default_rng(0)
     docs = [(i, _unit(_noise(random, 20))) for i in range(300)]
     build_index(BuildConfig(folder, DIM), docs)
-    for brute_force in (0, 1000):
-        XTRSearch.open(SearchConfig(folder, brute_force=brute_force)).search(docs[0][1])
+    XTRSearch.open(SearchConfig(folder)).warm()
 
 
 def _build(corpus: Corpus, config: BuildConfig) -> SearchConfig:
@@ -177,11 +176,11 @@ def _rescore(corpus: Corpus, config: SearchConfig, flat: XTRSearch) -> None:
 
 def _without_vnni(index: XTRSearch, flat: XTRSearch, asked: list[tuple[Floats, Ids]]) -> None:
     tokens, offsets = flat.segments[0].arrays["tokens"], flat.segments[0].offsets
-    fast, rescore.int8_dots = rescore.int8_dots, dots.float_dots
+    fast, rescore.has_int8 = rescore.has_int8, lambda: False
     try:
         spent = _interleaved({"ours": index.rescore, "numpy": lambda q, ids: _numpy(tokens, offsets, q, ids)}, asked)
     finally:
-        rescore.int8_dots = fast
+        rescore.has_int8 = fast
     ratio = spent["ours"] / spent["numpy"]
     _line(
         f"the same without VNNI / numpy ({spent['numpy']:.2f} ms)", "<= 0.65", f"{ratio:.3f} ({spent['ours']:.2f} ms)"
