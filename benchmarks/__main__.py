@@ -31,7 +31,7 @@ def print_machine() -> None:
 
 def main() -> None:
     print_machine()
-    for name in sys.argv[1:] or modules():
+    for name in [name for name in modules() if name in sys.argv[1:]] or modules():
         print(f"\n{name}")
         importlib.import_module(f"benchmarks.{name}").main()
 

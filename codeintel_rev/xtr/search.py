@@ -15,15 +15,17 @@ many threads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 from numpy.typing import NDArray
 
+from codeintel_rev.errors import SettingsError
 from codeintel_rev.types import Floats, Ids
 from codeintel_rev.xtr.codec import Codec
-from codeintel_rev.xtr.config import ScoreNorm, SearchConfig
+from codeintel_rev.xtr.config import Device, ScoreNorm, SearchConfig
 from codeintel_rev.xtr.dots import LANES, Dots, int8_dots
 from codeintel_rev.xtr.kernels import best_cells, interact, levels, probe
 from codeintel_rev.xtr.metrics import Figure, Observe, ignore, timed
@@ -32,6 +34,9 @@ from codeintel_rev.xtr.storage import Manifest, Segment, read_codec, read_manife
 
 Places = NDArray[np.int64]
 """Numbers of documents counted over all segments."""
+
+Score = Callable[[Segment, Query, Places], Floats]
+"""From documents, by their numbers in a segment, to their MaxSim with a query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +60,20 @@ class XTRSearch:
         codec: Codec | None,
         observe: Observe,
     ) -> None:
+        """Raises SettingsError when `config.device` is not there."""
         self.manifest = manifest
         self.segments = segments
         self.codec = codec
         self._config = config
         self._observe = observe
+        self._maxsim = _maxsim(config.device, segments, codec)
         self._starts = np.cumsum([0, *(segment.entry.documents for segment in segments)])
 
     @classmethod
     def open(cls, config: SearchConfig, observe: Observe = ignore) -> XTRSearch:
         """Map the index at `config.index_dir`; sizes are checked, contents are not (`validate.audit` does).
 
-        Raises IndexCorrupt, IndexIncompatible.
+        Raises IndexCorrupt, IndexIncompatible; SettingsError when `device` is not there.
         """
         manifest = read_manifest(config.index_dir)
         segments = tuple(Segment(config.index_dir, entry) for entry in manifest.segments)
@@ -92,7 +99,7 @@ class XTRSearch:
         wanted = self._config.top_k if k is None else k
         places = self._narrowed(ready, self._masks(allowed), max(wanted, self._config.rescored))
         with timed(self._observe, Figure.RESCORE_MS):
-            scores = self._by_segment(places, lambda segment, documents: maxsim(segment, self.codec, ready, documents))
+            scores = self._by_segment(places, lambda segment, documents: self._maxsim(segment, ready, documents))
         return self._best(self._ids(places), scores, wanted)
 
     def rescore(self, query: Floats, ids: Ids) -> Scores:
@@ -105,7 +112,7 @@ class XTRSearch:
             distinct = np.unique(ids)
             places = self._places(distinct)
             present = places[places >= 0]
-            scores = self._by_segment(present, lambda segment, documents: maxsim(segment, self.codec, ready, documents))
+            scores = self._by_segment(present, lambda segment, documents: self._maxsim(segment, ready, documents))
         found = distinct[places >= 0]
         return self._best(found, scores, len(found), missing=len(distinct) - len(found))
 
@@ -182,6 +189,17 @@ class XTRSearch:
     def _best(self, ids: Ids, scores: Floats, k: int, missing: int = 0) -> Scores:
         order = np.lexsort((ids, -scores))[:k]
         return Scores(ids[order], normalised(scores[order], self._config.score_norm), missing)
+
+
+def _maxsim(device: Device, segments: Sequence[Segment], codec: Codec | None) -> Score:
+    if device == "cpu":
+        return lambda segment, query, documents: maxsim(segment, codec, query, documents)
+    try:
+        module = import_module("codeintel_rev.xtr.cuda")
+    except ImportError as error:
+        raise SettingsError(f"xtr device is {device}, torch is not installed.", "Set device to cpu.") from error
+    score: Score = module.DeviceTokens(segments, codec, device).maxsim
+    return score
 
 
 @dataclass(frozen=True, slots=True)
