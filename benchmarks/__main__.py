@@ -31,7 +31,10 @@ def print_machine() -> None:
 
 def main() -> None:
     print_machine()
-    for name in sys.argv[1:] or modules():
+    asked = sys.argv[1:2]  # What follows is the benchmark's own.
+    if not set(asked) <= set(modules()):
+        raise SystemExit(f"no benchmark {asked[0]}: there are {', '.join(modules())}.")
+    for name in asked or modules():
         print(f"\n{name}")
         importlib.import_module(f"benchmarks.{name}").main()
 

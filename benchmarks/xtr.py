@@ -2,19 +2,24 @@
 
 `python -m benchmarks.xtr 100000` takes another number of documents. Corpora are synthetic: documents of 60 to 180 unit
 vectors of 128 d around 20,000 Zipf-distributed centres with a falling spectrum, a topic and a document part, and noise;
-queries of 32 vectors, most of them noisy tokens of one document. Times are CPU time of one thread, medians of 40
-queries, what is compared interleaved. Compiling is not counted.
+queries of 32 vectors, most of them noisy tokens of one document. `--real TREE QUERIES.jsonl 1000` takes the first so
+many chunks of a source tree, encoded by the embedded model, and lines
+`{"query": …}` instead. Times are CPU time of one thread, medians of 40 queries, what is compared interleaved. Compiling
+is not counted.
 """
 
 from __future__ import annotations
 
+import json
 import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +27,39 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from codeintel_rev.types import Floats, Ids
-from codeintel_rev.xtr import dots, rescore
+from codeintel_rev.config.settings import EmbeddingSettings, SourceSettings
+from codeintel_rev.encoders import minilm
+from codeintel_rev.encoders.dense import embedding_text
+from codeintel_rev.encoders.minilm_tokens import SAMPLED_TEXTS, MiniLMTokens, fitted_projection
+from codeintel_rev.indexing.chunking import chunk_file
+from codeintel_rev.indexing.source import read_files, scan
+from codeintel_rev.types import Floats, Ids, SourceFile
+from codeintel_rev.xtr import rescore, search
 from codeintel_rev.xtr.build import Document, append, build_index, delete
 from codeintel_rev.xtr.centroids import _lloyd, nearest, train
 from codeintel_rev.xtr.codec import to_bytes
 from codeintel_rev.xtr.config import BuildConfig, SearchConfig
+from codeintel_rev.xtr.dots import int8_dots
 from codeintel_rev.xtr.search import Scores, XTRSearch
 
 DIM, QUERIES, QUERY_TOKENS, CANDIDATES = 128, 40, 32, 200
 CENTRES, TOPICS, BLOCK = 20_000, 400, 2_000
+FIRST_SEARCH = """
+import sys, time
+start = time.process_time()
+from pathlib import Path
+import numpy as np
+from codeintel_rev.xtr.config import SearchConfig
+from codeintel_rev.xtr.dots import int8_dots
+from codeintel_rev.xtr.search import XTRSearch
+imported = time.process_time()
+index = XTRSearch.open(SearchConfig(Path(sys.argv[1])))
+index.warm()
+warm = time.process_time()
+index.search(np.eye(32, int(sys.argv[2]), dtype=np.float32))
+found = time.process_time()
+print(f"{imported - start:.2f} {warm - imported:.2f} {(found - warm) * 1e3:.1f}")
+"""
 
 
 class Corpus:
@@ -78,6 +106,34 @@ class Corpus:
         return (rows / np.arange(1, DIM + 1, dtype=np.float32) ** 0.35) @ self._rotation
 
 
+class RealCorpus:
+    """Chunks of a source tree and questions, as token vectors."""
+
+    def __init__(self, tree: Path, questions: Path, count: int) -> None:
+        source = SourceSettings()
+        files = (file for file in read_files(scan(tree, source)) if isinstance(file, SourceFile))
+        chunks = (chunk for file in files for chunk in chunk_file(tree.name, file, 400).chunks)
+        texts = [embedding_text(chunk) for chunk in islice(chunks, count)]
+        asked = [json.loads(line) for line in questions.read_text().splitlines()]
+        about = [line["query"] for line in asked if line.get("repo", tree.name) == tree.name] or [
+            line["query"] for line in asked
+        ]
+        with tempfile.TemporaryDirectory() as models:
+            dense = minilm.open_encoder(EmbeddingSettings(), Path(models))
+            sample = texts[:: max(1, len(texts) // SAMPLED_TEXTS)]
+            encoder = MiniLMTokens(dense, fitted_projection(dense, sample))
+            self._tokens = [document.tokens.astype(np.float16) for document in encoder.encode_documents(texts)]
+            self._queries = [encoder.encode_query(text).tokens for text in about[:QUERIES]]
+        self.count = len(self._tokens)
+
+    def documents(self, start: int = 0, stop: int | None = None) -> Iterator[Document]:
+        for number in range(start, self.count if stop is None else stop):
+            yield number, _unit(self._tokens[number % self.count].astype(np.float32))
+
+    def queries(self) -> list[Floats]:
+        return self._queries
+
+
 def _unit(rows: Floats) -> Floats:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
@@ -89,20 +145,30 @@ def _noise(random: np.random.Generator, count: int) -> Floats:
 def main() -> None:
     torch.set_num_threads(1)
     with threadpool_limits(1):
+        if "--real" in sys.argv:
+            tree, questions, count = sys.argv[sys.argv.index("--real") + 1 :][:3]
+            _in_folder(RealCorpus(Path(tree), Path(questions), int(count)))
+            return
         _assignment(Corpus(4_000))
         for count in [int(argument) for argument in sys.argv[1:] if argument.isdigit()] or (1_000, 20_000):
-            print(f"{count} documents")
-            with tempfile.TemporaryDirectory() as folder:
-                _measure(Corpus(count), Path(folder))
+            _in_folder(Corpus(count))
 
 
-def _measure(corpus: Corpus, folder: Path) -> None:
+def _in_folder(corpus: Corpus | RealCorpus) -> None:
+    print(f"{corpus.count} documents, {len(corpus.queries())} queries")
+    with tempfile.TemporaryDirectory() as folder:
+        _measure(corpus, Path(folder))
+
+
+def _measure(corpus: Corpus | RealCorpus, folder: Path) -> None:
     _compile(folder / "small")
     warp = _build(corpus, BuildConfig(folder / "warp", DIM))
     flat = XTRSearch.open(_flat(corpus, folder / "flat"))
     _open(warp)
+    _first(warp)
     _rescore(corpus, warp, flat)
     _wide(corpus, warp, flat)
+    _probed(corpus, warp)
     _memory(corpus, warp)
     _increments(corpus, warp)
 
@@ -115,11 +181,10 @@ def _compile(folder: Path) -> None:
     random = np.random.default_rng(0)
     docs = [(i, _unit(_noise(random, 20))) for i in range(300)]
     build_index(BuildConfig(folder, DIM), docs)
-    for brute_force in (0, 1000):
-        XTRSearch.open(SearchConfig(folder, brute_force=brute_force)).search(docs[0][1])
+    XTRSearch.open(SearchConfig(folder)).warm()
 
 
-def _build(corpus: Corpus, config: BuildConfig) -> SearchConfig:
+def _build(corpus: Corpus | RealCorpus, config: BuildConfig) -> SearchConfig:
     making = [0.0]
     start = time.process_time()
     manifest = build_index(config, _timed(corpus.documents(), making))
@@ -140,7 +205,7 @@ def _timed(documents: Iterator[Document], making: list[float]) -> Iterator[Docum
         yield document
 
 
-def _flat(corpus: Corpus, folder: Path) -> SearchConfig:
+def _flat(corpus: Corpus | RealCorpus, folder: Path) -> SearchConfig:
     build_index(BuildConfig(folder, DIM, layout="flat"), corpus.documents())
     return SearchConfig(folder)
 
@@ -153,7 +218,14 @@ def _open(config: SearchConfig) -> None:
     _line("open, MB RSS of one", "<= 5", f"{(_rss() - before) / 20:.2f}")
 
 
-def _rescore(corpus: Corpus, config: SearchConfig, flat: XTRSearch) -> None:
+def _first(config: SearchConfig) -> None:
+    command = [sys.executable, "-c", FIRST_SEARCH, str(config.index_dir), str(DIM)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    _line("a new process, compiled before: s to import / to warm", "none", f"{told[0]} / {told[1]}")
+    _line("a warm process: ms to the first answer", "none", told[2])
+
+
+def _rescore(corpus: Corpus | RealCorpus, config: SearchConfig, flat: XTRSearch) -> None:
     random = np.random.default_rng(3)
     index = XTRSearch.open(config)
     tokens = torch.from_numpy(flat.segments[0].arrays["tokens"])  # Read-only, of which torch warns.
@@ -177,11 +249,11 @@ def _rescore(corpus: Corpus, config: SearchConfig, flat: XTRSearch) -> None:
 
 def _without_vnni(index: XTRSearch, flat: XTRSearch, asked: list[tuple[Floats, Ids]]) -> None:
     tokens, offsets = flat.segments[0].arrays["tokens"], flat.segments[0].offsets
-    fast, rescore.int8_dots = rescore.int8_dots, dots.float_dots
+    fast, rescore.has_int8 = rescore.has_int8, lambda: False
     try:
         spent = _interleaved({"ours": index.rescore, "numpy": lambda q, ids: _numpy(tokens, offsets, q, ids)}, asked)
     finally:
-        rescore.int8_dots = fast
+        rescore.has_int8 = fast
     ratio = spent["ours"] / spent["numpy"]
     _line(
         f"the same without VNNI / numpy ({spent['numpy']:.2f} ms)", "<= 0.65", f"{ratio:.3f} ({spent['ours']:.2f} ms)"
@@ -201,14 +273,14 @@ def _numpy(tokens: Floats, offsets: Ids, query: Floats, ids: Ids) -> Floats:
     return np.maximum.reduceat(gathered @ query.T, starts, axis=0).sum(1)
 
 
-def _wide(corpus: Corpus, config: SearchConfig, flat: XTRSearch) -> None:
+def _wide(corpus: Corpus | RealCorpus, config: SearchConfig, flat: XTRSearch) -> None:
     exact = [flat.search(query, 10) for query in corpus.queries()]
     brute = XTRSearch.open(replace(config, brute_force=corpus.count + 1))
     ceiling = [brute.search(query, 10) for query in corpus.queries()]
     top = _recall(ceiling, exact)
     _line("recall@10 of all codes against exact (the codec's ceiling)", "none", f"{top:.3f}")
     for rescored in (256, 512, 1024, 2048):
-        index = XTRSearch.open(replace(config, rescored=rescored))
+        index = XTRSearch.open(replace(config, rescored=rescored, brute_force=min(config.brute_force, rescored)))
         spent = []
         found = []
         for query in corpus.queries():
@@ -222,7 +294,21 @@ def _wide(corpus: Corpus, config: SearchConfig, flat: XTRSearch) -> None:
         _line(f"search, {rescored} rescored: share of the ceiling", ">= 0.95", f"{_recall(found, exact) / top:.3f}")
 
 
-def _memory(corpus: Corpus, config: SearchConfig) -> None:
+def _probed(corpus: Corpus | RealCorpus, config: SearchConfig) -> None:
+    index = XTRSearch.open(config)
+    masks = [segment.searchable for segment in index.segments]
+    spent = []
+    for query in corpus.queries():
+        ready = index.ready(query)
+        products = int8_dots(index.codec.centroids.fine, ready.rows)
+        cells = search._nearest_cells(products, ready.weights, config.nprobe)  # noqa: SLF001
+        bounds = [segment.arrays["bounds"].astype(np.int64) for segment in index.segments]
+        postings = sum(int((of[cells.numbers + 1] - of[cells.numbers]).sum()) for of in bounds)
+        spent.append(_cpu(lambda cells=cells: index._probed(cells, masks)) * 1e9 / postings)  # noqa: SLF001
+    _line("probe and merge, ns a posting", "<= 25", f"{statistics.median(spent):.1f}")
+
+
+def _memory(corpus: Corpus | RealCorpus, config: SearchConfig) -> None:
     index = XTRSearch.open(config)
     queries = corpus.queries()
     own, mapped = _resident("RssAnon"), _resident("RssFile")
@@ -267,7 +353,7 @@ def _energy(rows: Floats, centres: NDArray[np.int8]) -> float:
     return float(((rows - centres) ** 2).sum())
 
 
-def _increments(corpus: Corpus, config: SearchConfig) -> None:
+def _increments(corpus: Corpus | RealCorpus, config: SearchConfig) -> None:
     first = (corpus.count // BLOCK + 1) * BLOCK
     new = list(corpus.documents(first, first + 1))[:100]
     spent = _cpu(lambda: append(config.index_dir, new))

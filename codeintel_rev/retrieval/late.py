@@ -79,6 +79,7 @@ class TokenIndex:
                 f"the index holds tokens of {engine.manifest.model_id[:80]}, the encoder is {serving[:80]}.",
                 "Build it again, or configure the model it was built with.",
             )
-        # Compiles what a query runs; by an engine of its own, for seconds of it are no figure of a search.
-        library.XTRSearch.open(config).search(encoder.encode_query("warm").tokens, 1)
-        return cls(engine, encoder)
+        # By an engine of its own: the seconds that compiling takes are no figure of a search.
+        library.XTRSearch.open(config).warm()
+        encoder.encode_query("warm")
+        return cls(engine, encoder, read_build(directory).figures)

@@ -2,7 +2,7 @@
 
     score(query, document) = Σ_q max_t ⟨query[q], document[t]⟩          MaxSim, ColBERT (Khattab & Zaharia 2020, §3.2)
 
-A library of its own: numpy, numba and, when installed, torch; it knows documents as (doc_id, unit token vectors) and
+A library of its own: numpy and numba, and torch in `cuda` alone; it knows documents as (doc_id, unit token vectors) and
 nothing of chunks, shards or services. Read `search`, then `kernels`; `storage` is the format.
 
 Useful for: rescoring candidates, searching all tokens, saying which token matched which.

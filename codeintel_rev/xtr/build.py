@@ -39,8 +39,9 @@ from codeintel_rev.xtr.storage import (
 Document = tuple[int, Floats]
 """(doc_id, tokens): an int64 and (n_tokens, dim) float32 rows of unit length; n_tokens may be 0."""
 
-TOKENS_PER_CENTROID = 64
-"""At least; corpora this small are searched without probing, and more centroids would weigh more than they save."""
+TOKENS_PER_CENTROID, FEWEST_CENTROIDS = 64, 64
+"""Small corpora are searched without probing, where more centroids would weigh more than they save; with fewer, buckets
+do not reach tokens of few dimensions."""
 SAMPLE_PER_CENTROID, SAMPLE_ROWS = 32, 1 << 20
 MOST_CENTROIDS = 1 << 16
 UNIT_TOLERANCE = 0.02
@@ -165,7 +166,8 @@ def _codec(index_dir: Path, manifest: Manifest, spilled: Spilled) -> tuple[Codec
 
 def centroid_count(tokens: int, nlist: int = 0) -> int:
     """Return how many centroids an index of `tokens` tokens gets when `nlist` are asked for, 0: as many as suit it."""
-    wanted = nlist or 1 << int(np.log2(min(16 * np.sqrt(tokens), max(1, tokens / TOKENS_PER_CENTROID))))
+    most = max(FEWEST_CENTROIDS, tokens / TOKENS_PER_CENTROID)
+    wanted = nlist or 1 << int(np.log2(min(16 * np.sqrt(tokens), most)))
     return min(wanted, tokens, MOST_CENTROIDS)
 
 

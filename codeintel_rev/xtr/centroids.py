@@ -10,15 +10,14 @@ randomness comes from one seeded generator, so that the same rows and seed give 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from codeintel_rev.types import Floats
-from codeintel_rev.xtr.dots import Bytes, Dots, int8_dots
-
-Cells = NDArray[np.int32]
+from codeintel_rev.xtr.compiled import compiled
+from codeintel_rev.xtr.dots import Bytes, Cells, Dots, Packed, Rows, float_dots, has_int8, int8_dots, pack, vnni_nearest
 
 BLOCK_ROWS = 65_536
 GROUPS_SEARCHED = 10
@@ -41,33 +40,58 @@ class Centroids:
     def assign(self, rows: Bytes) -> Cells:
         """Return the number of the nearest centroid of each of `rows` (n, dim), among those of the nearest groups."""
         cells = np.empty(len(rows), np.int32)
+        groups = [_group(self.fine[low:high], self.halves[low:high]) for low, high in pairwise(self.bounds)]
         for start in range(0, len(rows), BLOCK_ROWS):
-            cells[start : start + BLOCK_ROWS] = self._assign_block(rows[start : start + BLOCK_ROWS])
+            cells[start : start + BLOCK_ROWS] = self._assign_block(rows[start : start + BLOCK_ROWS], groups)
         return cells
 
-    def _assign_block(self, rows: Bytes) -> Cells:
+    def _assign_block(self, rows: Bytes, groups: list[_Group]) -> Cells:
         searched = min(GROUPS_SEARCHED, len(self.coarse))
         members, starts = _rows_by_group(int8_dots(rows, self.coarse), half_squares(self.coarse), searched)
         best = np.full(len(rows), -np.inf, np.float32)
         cells = np.zeros(len(rows), np.int32)
-        for group in range(len(self.coarse)):
-            low, high = self.bounds[group], self.bounds[group + 1]
-            group_rows = members[starts[group] : starts[group + 1]]
-            if len(group_rows) and high > low:
-                dots = int8_dots(rows[group_rows], self.fine[low:high])
-                _keep_best(dots, self.halves[low:high], group_rows, low, best, cells)
+        for group, low, start, end in zip(groups, self.bounds, starts, starts[1:], strict=False):
+            group.improve(rows, members[start:end], int(low), best, cells)
         return cells
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Some centroids, `halves` half their squared lengths; `packed` for VNNI, None where there is none."""
+
+    centres: Bytes
+    halves: Floats
+    packed: Packed | None
+
+    def improve(self, rows: Bytes, members: Rows, base: int, best: Floats, cells: Cells) -> None:
+        """Make `cells[i]` base + the number of the centre nearest to `rows[i]`, i in `members`, where it beats
+        `best[i]`."""
+        if not len(members) or not len(self.centres):
+            return
+        if self.packed:
+            lanes, starts = self.packed.lanes, self.packed.starts
+            vnni_nearest(rows.view(np.uint64), members, lanes, starts, self.halves, base, best, cells)
+        else:
+            _keep_best(float_dots(rows[members], self.centres), self.halves, members, base, best, cells)
+
+
+def _group(centres: Bytes, halves: Floats) -> _Group:
+    if not has_int8():
+        return _Group(centres, halves, None)
+    packed = pack(centres)
+    padded = np.full(packed.starts.shape, np.inf, np.float32)
+    padded.ravel()[: len(halves)] = halves
+    return _Group(centres, padded, packed)
 
 
 def nearest(rows: Bytes, centres: Bytes) -> Cells:
     """Return the number of the nearest of `centres` (k, dim) for each of `rows` (n, dim): the flat search."""
     cells = np.zeros(len(rows), np.int32)
     best = np.full(len(rows), -np.inf, np.float32)
-    half = half_squares(centres)
-    step = max(1, (1 << 24) // len(centres))
-    for start in range(0, len(rows), step):
-        block = np.arange(start, min(start + step, len(rows)))
-        _keep_best(int8_dots(rows[start : start + step], centres), half, block, 0, best, cells)
+    group = _group(centres, half_squares(centres))
+    step = len(rows) if has_int8() else max(1, (1 << 24) // len(centres))
+    for start in range(0, len(rows), max(1, step)):
+        group.improve(rows, np.arange(start, min(start + step, len(rows))), 0, best, cells)
     return cells
 
 
@@ -138,20 +162,24 @@ def half_squares(centres: Bytes | Floats) -> Floats:
     return halves
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _rows_by_group(dots: Dots, half: Floats, searched: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return row numbers by group, each row in its `searched` nearest groups, and where each group's rows start."""
     count, groups = dots.shape
     chosen = np.empty((count, searched), np.int32)
     starts = np.zeros(groups + 1, np.int64)
-    scores = np.empty(groups, np.float32)
+    scores = np.empty(searched, np.float32)
     for row in range(count):
+        scores[:] = -np.inf
         for group in range(groups):
-            scores[group] = np.float32(dots[row, group]) - half[group]
-        for rank in range(searched):
-            group = int(np.argmax(scores))
-            scores[group] = -np.inf
-            chosen[row, rank] = group
+            score = np.float32(dots[row, group]) - half[group]
+            if score > scores[-1]:
+                at = searched - 1
+                while at > 0 and scores[at - 1] < score:
+                    scores[at], chosen[row, at] = scores[at - 1], chosen[row, at - 1]
+                    at -= 1
+                scores[at], chosen[row, at] = score, group
+        for group in chosen[row]:
             starts[group + 1] += 1
     starts = np.cumsum(starts)
     members = np.empty(count * searched, np.int64)
@@ -163,7 +191,7 @@ def _rows_by_group(dots: Dots, half: Floats, searched: int) -> tuple[NDArray[np.
     return members, starts
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _keep_best(  # noqa: PLR0917 (numba calls by position)
     dots: Dots, half: Floats, rows: NDArray[np.int64], base: int, best: Floats, cells: Cells
 ) -> None:
@@ -179,7 +207,7 @@ def _keep_best(  # noqa: PLR0917 (numba calls by position)
             cells[rows[i]] = base + at
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _sums(rows: Bytes, cells: Cells, count: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     sums = np.zeros((count, rows.shape[1]), np.int32)
     sizes = np.zeros(count, np.int64)

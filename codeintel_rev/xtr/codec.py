@@ -17,21 +17,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from codeintel_rev.types import Floats
 from codeintel_rev.xtr.centroids import Centroids, half_squares, train
-from codeintel_rev.xtr.dots import Bytes
+from codeintel_rev.xtr.compiled import compiled
+from codeintel_rev.xtr.dots import Bytes, UBytes
 
-Words = NDArray[np.uint64]
-UBytes = NDArray[np.uint8]
 Vectors = NDArray[np.float16] | NDArray[np.float32]
 
 BEST_WIDTH = {2: 0.996, 4: 0.335}
 """Bucket width that leaves the least error, in standard deviations of a Gaussian (Max 1960, table II)."""
 LOW_BITS = {2: np.uint64(0x0303030303030303), 4: np.uint64(0x0F0F0F0F0F0F0F0F)}
-SIGN = np.uint64(0x8080808080808080)
 PEAK_QUANTILE = 0.999
 """Components beyond the peak of all but a thousandth of the tokens saturate: one outlier must not coarsen all."""
 BLOCK_ROWS = CALIBRATION_ROWS = 65_536
@@ -87,9 +84,16 @@ def to_bytes(tokens: Vectors, unit: float, columns: int) -> Bytes:
     """Return `tokens` (n, dim) in whole `unit`s, saturated, with zeros added up to `columns`."""
     rows = np.zeros((len(tokens), columns), np.int8)
     for start in range(0, len(tokens), BLOCK_ROWS):
-        block = tokens[start : start + BLOCK_ROWS].astype(np.float32) * np.float32(1 / unit)
-        rows[start : start + BLOCK_ROWS, : tokens.shape[1]] = np.clip(np.rint(block), -127, 127)
+        _to_bytes(tokens[start : start + BLOCK_ROWS].astype(np.float32), np.float32(1 / unit), rows[start:])
     return rows
+
+
+@compiled
+def _to_bytes(tokens: Floats, factor: np.float32, out: Bytes) -> None:
+    for i in range(tokens.shape[0]):
+        for k in range(tokens.shape[1]):
+            value = np.rint(tokens[i, k] * factor)
+            out[i, k] = np.int8(min(max(value, np.float32(-127)), np.float32(127)))
 
 
 def train_codec(sample: Vectors, bits: int, count: int, seed: int) -> Codec:
@@ -136,7 +140,7 @@ def _nearest_scale(squares: NDArray[np.int32], scales: Floats) -> UBytes:
     return numbers
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _residuals(
     tokens: Floats, cells: NDArray[np.uint16], corners: Bytes, step: int, bits: int
 ) -> tuple[UBytes, NDArray[np.int32]]:

@@ -11,6 +11,8 @@ Layout = Literal["flat", "warp"]
 
 ScoreNorm = Literal["none", "minmax", "z"]
 
+Device = Literal["cpu", "cuda"]
+
 
 @dataclass(frozen=True, slots=True)
 class BuildConfig:
@@ -30,7 +32,8 @@ class BuildConfig:
 @dataclass(frozen=True, slots=True)
 class SearchConfig:
     """`nprobe` cells a query token, `candidates` documents kept by probing, `rescored` of them by centroid interaction:
-    more is slower and finds more. Up to `brute_force` documents are all rescored: faster there, and misses nothing."""
+    more is slower and finds more. Up to `brute_force` documents are all rescored: faster there, and misses nothing.
+    `device` is where documents are rescored; narrowing stays on the CPU."""
 
     index_dir: Path
     top_k: int = 200
@@ -39,3 +42,4 @@ class SearchConfig:
     candidates: int = 8192
     rescored: int = 1024
     brute_force: int = 4096
+    device: Device = "cpu"

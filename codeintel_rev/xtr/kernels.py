@@ -1,7 +1,7 @@
 """The compiled loops of search: decode, maximum per document, probe and merge, centroid interaction.
 
-Plain numba on memory-mapped arrays, no instruction named: the products are left to `dots`. All release the GIL and run
-on the caller's thread. Documents are numbered within a segment; `starts` and `ends` are rows of its token arrays.
+Plain numba on memory-mapped arrays; the products are left to `dots`. All release the GIL and run on the caller's
+thread. Documents are numbered within a segment; `starts` and `ends` are rows of its token arrays.
 """
 
 from __future__ import annotations
@@ -10,24 +10,39 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
-from numba.core import cgutils
+from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from codeintel_rev.types import Floats
-from codeintel_rev.xtr.codec import LOW_BITS, SIGN, UBytes, Words
-from codeintel_rev.xtr.dots import Dots
+from codeintel_rev.xtr.codec import LOW_BITS
+from codeintel_rev.xtr.compiled import compiled
+from codeintel_rev.xtr.dots import (
+    INDEX,
+    LANES,
+    ROWS,
+    SIGN,
+    Arrays,
+    Bytes,
+    Cells,
+    Dots,
+    Rows,
+    Sums,
+    UBytes,
+    Words,
+    build,
+    splat,
+    tile_best,
+)
 
-Rows = NDArray[np.int64]
 Codes = NDArray[np.uint16]
-Cells = NDArray[np.int32]
 
-LANES = 4
+WORDS = 8
 LINE_WORDS = 8
 AHEAD = 16
 """Tokens: corners lie anywhere in a table larger than the second-level cache, documents anywhere in the index. Waiting
 for each when it is needed doubles the time."""
+LEVELS = ir.VectorType(ir.IntType(8), LANES)
 LOW_2, LOW_4 = LOW_BITS[2], LOW_BITS[4]
 
 
@@ -39,37 +54,64 @@ def _expand(
     corner_at: Any,
     out: Any,
     out_at: Any,
+    left: Any,
     step: Any,
     shift: Any,
     mask: Any,
 ) -> Any:
-    """Make `out[out_at:]` the corner + step · (residual >> shift & mask), byte by byte, LANES words.
+    """Make `out[out_at:]` the corner + step · (residual >> shift & mask) + 128, byte by byte, min(left, WORDS) words.
 
     LLVM's vectors, lowered to whatever the CPU has: its vectorizer leaves loops as short as a token scalar, which takes
     twice as long. The product is one of 16-bit halves, which every CPU has; no byte of it carries.
     """
     arrays = residuals, types.intp, corners, types.intp, out, types.intp
-    words, halves = ir.VectorType(ir.IntType(64), LANES), ir.VectorType(ir.IntType(16), 4 * LANES)
-    sign = ir.Constant(words, [int(SIGN)] * LANES)
-
-    def splat(builder: Any, value: Any, vector: Any) -> Any:
-        first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
-        zeros = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
-        return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), zeros)
+    index, flags = ir.IntType(64), ir.VectorType(ir.IntType(1), WORDS)
+    words, halves = ir.VectorType(index, WORDS), ir.VectorType(ir.IntType(16), 4 * WORDS)
+    align, none = ir.IntType(32)(1), ir.Constant(words, [0] * WORDS)
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         def pointer(array: int) -> Any:
             data = context.make_array(signature.args[array])(context, builder, values[array]).data
             return builder.bitcast(builder.gep(data, [values[array + 1]]), words.as_pointer())
 
-        packed = builder.lshr(builder.load(pointer(0), align=1), splat(builder, values[7], words))
-        buckets = builder.bitcast(builder.and_(packed, splat(builder, values[8], words)), halves)
-        offsets = builder.bitcast(builder.mul(buckets, splat(builder, values[6], halves)), words)
-        corner = builder.xor(builder.load(pointer(2), align=1), sign)
-        builder.store(builder.xor(builder.add(offsets, corner), sign), pointer(4), align=1)
+        def load(array: int) -> Any:
+            kind = ir.FunctionType(words, [words.as_pointer(), align.type, flags, words])
+            masked = build.get_or_insert_function(builder.module, kind, f"llvm.masked.load.v{WORDS}i64.p0")
+            return builder.call(masked, [pointer(array), align, here, none])
+
+        here = builder.icmp_signed("<", ir.Constant(words, list(range(WORDS))), splat(builder, values[6], words))
+        packed = builder.lshr(load(0), splat(builder, values[8], words))
+        buckets = builder.bitcast(builder.and_(packed, splat(builder, values[9], words)), halves)
+        offsets = builder.bitcast(builder.mul(buckets, splat(builder, values[7], halves)), words)
+        raised = builder.add(offsets, builder.xor(load(2), ir.Constant(words, [int(SIGN)] * WORDS)))
+        kind = ir.FunctionType(ir.VoidType(), [words, words.as_pointer(), align.type, flags])
+        masked = build.get_or_insert_function(builder.module, kind, f"llvm.masked.store.v{WORDS}i64.p0")
+        builder.call(masked, [raised, pointer(4), align, here])
         return context.get_dummy_value()
 
-    return types.void(*arrays, types.uint16, types.uint64, types.uint64), generate
+    return types.void(*arrays, types.intp, types.uint16, types.uint64, types.uint64), generate
+
+
+def _highest_levels(context: Any, table: Any, cells: Any, start: Any, end: Any, block: Any, best: Any) -> Any:
+    """Make `best[block]` the highest, place by place, of `table[block]` (cells, 32) over `cells[start:end]`.
+
+    They stay in a register; a loop of numba's would store and load them for every token.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        arrays = Arrays(context, builder, signature, values)
+        slot = build.alloca_once_value(builder, ir.Constant(LEVELS, [0] * LANES))
+        first = builder.mul(values[4], arrays.length(0, 1))
+        count = builder.sub(values[3], values[2])
+        with build.for_range(builder, count, intp=INDEX) as loop:
+            cell = builder.load(arrays.at(1, builder.add(values[2], loop.index), ir.IntType(16)))
+            row = arrays.at(0, builder.add(first, builder.zext(cell, INDEX)), LEVELS)
+            levels, highest = builder.load(row, align=1), builder.load(slot)
+            builder.store(builder.select(builder.icmp_unsigned(">", levels, highest), levels, highest), slot)
+        builder.store(builder.load(slot), arrays.at(5, values[4], LEVELS), align=1)
+        return context.get_dummy_value()
+
+    return types.void(table, cells, types.intp, types.intp, types.intp, best), generate
 
 
 def _prefetch(context: Any, array: Any, at: Any) -> Any:
@@ -79,51 +121,114 @@ def _prefetch(context: Any, array: Any, at: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, values[0]).data
         byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
-        ask = insert_function(builder.module, kind, "llvm.prefetch.p0")
+        ask = build.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
         builder.call(ask, [builder.bitcast(builder.gep(data, [values[1]]), byte), flag(0), flag(3), flag(1)])
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate
 
 
-insert_function: Any = cgutils.get_or_insert_function
 expand: Any = intrinsic(_expand)
+highest_levels: Any = intrinsic(_highest_levels)
 prefetch: Any = intrinsic(_prefetch)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
+def _prefetch_next(residuals: Words, starts: Rows, ends: Rows, document: int) -> None:
+    if document + 1 < len(starts):
+        for token in range(starts[document + 1], min(starts[document + 1] + AHEAD, ends[document + 1])):
+            prefetch(residuals, token * residuals.shape[1])
+
+
+@compiled
+def _decode_rows(
+    residuals: Words,
+    cells: Codes,
+    corners: Words,
+    first: int,
+    count: int,
+    last: int,
+    step: np.uint16,
+    bits: int,
+    out: Words,
+    row: int,
+) -> None:
+    """Write `count` tokens from `first` on, raised, to `out[row:]`; those beyond `last` are `last` again.
+
+    A call of its own for several tokens: inlined it is not, and a call costs as much as a token.
+    """
+    words, width = residuals.shape[1], corners.shape[1]
+    mask = LOW_4 if bits == 4 else LOW_2
+    last_token = len(cells) - 1
+    for token in range(first, first + count):
+        ahead = cells[min(token + AHEAD, last_token)] * width
+        prefetch(corners, ahead)
+        prefetch(corners, ahead + LINE_WORDS)
+        source = min(token, last) * words
+        corner = cells[min(token, last)] * width
+        target = (row + token - first) * width
+        for plane in range(width // words):
+            shift = np.uint64(plane * bits)
+            for word in range(0, words, WORDS):
+                at = plane * words + word
+                expand(
+                    residuals, source + word, corners, corner + at, out, target + at, words - word, step, shift, mask
+                )
+
+
+@compiled
 def decode(
     residuals: Words, cells: Codes, corners: Words, starts: Rows, ends: Rows, step: np.uint16, bits: int, out: Words
 ) -> None:
-    """Write the int8 rows of the tokens `starts[i]:ends[i]`, one document after the other, to `out` (8 a word)."""
-    words = residuals.shape[1]
-    width = corners.shape[1]
-    last_token = len(cells) - 1
-    mask = LOW_4 if bits == 4 else LOW_2
+    """Write the rows, raised by 128, of the tokens `starts[i]:ends[i]`, one document after the other, to `out`."""
     row = 0
     for document in range(len(starts)):
-        if document + 1 < len(starts):
-            for token in range(starts[document + 1], min(starts[document + 1] + AHEAD, ends[document + 1])):
-                prefetch(residuals, token * words)
-        for token in range(starts[document], ends[document]):
-            for line in range(0, width, LINE_WORDS):
-                prefetch(corners, cells[min(token + AHEAD, last_token)] * width + line)
-            for plane in range(8 // bits):
-                shift = np.uint64(plane * bits)
-                word = 0
-                while word + LANES <= words:
-                    at = plane * words + word
-                    corner_at, out_at = cells[token] * width + at, row * width + at
-                    expand(residuals, token * words + word, corners, corner_at, out, out_at, step, shift, mask)
-                    word += LANES
-                for last in range(word, words):
-                    at = plane * words + last
-                    buckets = (residuals[token, last] >> shift) & mask
-                    out[row, at] = (buckets * np.uint64(step) + (corners[cells[token], at] ^ SIGN)) ^ SIGN
-            row += 1
+        _prefetch_next(residuals, starts, ends, document)
+        count = ends[document] - starts[document]
+        _decode_rows(residuals, cells, corners, starts[document], count, ends[document] - 1, step, bits, out, row)
+        row += count
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
+def decoded_sums(
+    residuals: Words,
+    cells: Codes,
+    lengths: UBytes,
+    corners: Words,
+    scales: Floats,
+    starts: Rows,
+    ends: Rows,
+    step: np.uint16,
+    bits: int,
+    lanes: Bytes,
+    firsts: Sums,
+    weights: Floats,
+    out: Floats,
+) -> None:
+    """Write what `decode`, a product and `best_sums` would to `out`, eight tokens at a time, none of it through memory.
+
+    `lanes` and `firsts` are the Packed query. Tokens beyond a document's last are its last again.
+    """
+    rows = np.empty((ROWS, corners.shape[1]), np.uint64)
+    scale = np.empty(ROWS, np.float32)
+    best = np.empty((len(lanes), LANES), np.float32)
+    for document in range(len(starts)):
+        _prefetch_next(residuals, starts, ends, document)
+        best[:] = -np.inf
+        for first in range(starts[document], ends[document], ROWS):
+            _decode_rows(residuals, cells, corners, first, ROWS, ends[document] - 1, step, bits, rows, 0)
+            for row in range(ROWS):
+                scale[row] = scales[lengths[min(first + row, ends[document] - 1)]]
+            for block in range(len(lanes)):
+                tile_best(rows, lanes, firsts, block, scale, best)
+        total = np.float32(0)
+        if ends[document] > starts[document]:
+            for q in range(len(weights)):
+                total += best[q // LANES, q % LANES] * weights[q]
+        out[document] = total
+
+
+@compiled
 def best_sums(
     dots: Dots, lengths: UBytes, scales: Floats, starts: Rows, ends: Rows, weights: Floats, out: Floats
 ) -> None:
@@ -145,7 +250,33 @@ def best_sums(
         out[document] = total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
+def best_cells(dots: Dots, numbers: Cells, scores: Floats) -> None:
+    """Write the cells (queries, probes) with the largest `dots` (cells, queries), best first, and those products.
+
+    Of equal ones the lower number. Few cells of many are among the best so far: a row is first looked at as a whole.
+    """
+    queries, probes = numbers.shape
+    scores[:] = -np.inf
+    least = np.full(queries, -np.inf, np.float32)
+    for cell in range(len(dots)):
+        better = 0
+        for q in range(queries):
+            better += np.float32(dots[cell, q]) > least[q]
+        if not better:
+            continue
+        for q in range(queries):
+            score = np.float32(dots[cell, q])
+            if score > least[q]:
+                at = probes - 1
+                while at > 0 and scores[q, at - 1] < score:
+                    numbers[q, at], scores[q, at] = numbers[q, at - 1], scores[q, at - 1]
+                    at -= 1
+                numbers[q, at], scores[q, at] = cell, score
+                least[q] = scores[q, probes - 1]
+
+
+@compiled
 def probe(
     chosen: Cells,
     scores: Floats,
@@ -183,23 +314,35 @@ def probe(
     return count
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def interact(dots: Dots, cells: Codes, starts: Rows, ends: Rows, weights: Floats, out: Floats) -> None:
-    """Write Σ_q weights[q] · max_t dots[cells[t], q] of each document, which has tokens, to `out`.
-
-    PLAID's centroid interaction (Santhanam et al. 2022, §4.2): MaxSim with every token at its centroid. `dots` is
-    (cells, queries).
-    """
+@compiled
+def levels(dots: Dots, highest: Floats, out: UBytes) -> None:
+    """Write `dots` (cells, queries) to `out` (blocks, cells, 32): 0 where negative, 255 the `highest` of its query."""
     queries = dots.shape[1]
-    best = np.empty(queries, dots.dtype)
-    for document in range(len(starts)):
-        best[:] = dots[cells[starts[document]]]
-        for token in range(starts[document] + 1, ends[document]):
-            cell = cells[token]
-            for q in range(queries):
-                score, highest = dots[cell, q], best[q]
-                best[q] = score if score > highest else highest
-        total = np.float32(0)
+    factors = np.zeros(queries, np.float32)
+    for q in range(queries):
+        if highest[q] > 0:
+            factors[q] = np.float32(255) / highest[q]
+    for cell in range(len(dots)):
         for q in range(queries):
-            total += np.float32(best[q]) * weights[q]
+            level = np.float32(dots[cell, q]) * factors[q]
+            out[q // LANES, cell, q % LANES] = np.uint8(level if level > 0 else np.float32(0))
+
+
+@compiled
+def interact(table: UBytes, cells: Codes, starts: Rows, ends: Rows, weights: Floats, out: Floats) -> None:
+    """Write Σ_q weights[q] · max_t table[q // 32, cells[t], q % 32] of each document, which has tokens, to `out`.
+
+    PLAID's centroid interaction (Santhanam et al. 2022, §4.2): MaxSim with every token at its centroid.
+    """
+    best = np.empty((len(table), LANES), np.uint8)
+    last = len(starts) - 1
+    for document in range(len(starts)):
+        following = min(document + 1, last)
+        for token in range(starts[following], ends[following], LANES):
+            prefetch(cells, token)
+        for block in range(len(table)):
+            highest_levels(table, cells, starts[document], ends[document], block, best)
+        total = np.float32(0)
+        for q in range(len(weights)):
+            total += np.float32(best[q // LANES, q % LANES]) * weights[q]
         out[document] = total

@@ -1,8 +1,9 @@
-"""Exact MaxSim of given documents, from the tokens as they are stored: decode a tile, multiply, take the maxima.
+"""Exact MaxSim of given documents, from the tokens as they are stored: decode, multiply, take the maxima.
 
-Tiles of a few thousand tokens keep decoded rows and products in the second-level cache. In layout warp both sides are
-int8: the document's rows are exactly what the codec stored, the query's are rounded to 1/127 of their largest component
-(an error of 0.008 of a token's length, a tenth of what 4-bit residuals leave).
+With VNNI that is one loop over eight tokens at a time; without, and in layout flat, tiles of a few thousand tokens keep
+decoded rows and products in the second-level cache. In layout warp both sides are int8: the document's rows are exactly
+what the codec stored, the query's are rounded to 1/127 of their largest component (an error of 0.008 of a token's
+length, a tenth of what 4-bit residuals leave).
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 from codeintel_rev.errors import DimensionMismatch, InvalidArgument
 from codeintel_rev.types import Floats
 from codeintel_rev.xtr.codec import Codec
-from codeintel_rev.xtr.dots import Bytes, int8_dots
-from codeintel_rev.xtr.kernels import best_sums, decode
+from codeintel_rev.xtr.dots import SIGN, Bytes, Packed, Rows, float_dots, has_int8, pack
+from codeintel_rev.xtr.kernels import best_sums, decode, decoded_sums
 from codeintel_rev.xtr.storage import Segment
 
 TILE_TOKENS = 4096
@@ -27,10 +28,12 @@ ONE = np.ones(1, np.float32)
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """`tokens` (n, dim) float32, n >= 1; token q is about `weights[q]` · `rows[q]`, int8 and `width` wide."""
+    """`tokens` (n, dim) float32, n >= 1; token q is about `weights[q]` · `rows[q]`, int8 and `width` wide; `packed` are
+    the rows for VNNI, None where there is none."""
 
     tokens: Floats
     rows: Bytes
+    packed: Packed | None
     weights: Floats
 
 
@@ -43,7 +46,7 @@ def query_of(tokens: Floats, dim: int, width: int) -> Query:
     weights = np.maximum(np.abs(tokens).max(axis=1), 1e-9).astype(np.float32) / np.float32(127)
     rows = np.zeros((len(tokens), width), np.int8)
     rows[:, :dim] = np.rint(tokens / weights[:, None])
-    return Query(np.ascontiguousarray(tokens, np.float32), rows, weights)
+    return Query(np.ascontiguousarray(tokens, np.float32), rows, pack(rows) if has_int8() else None, weights)
 
 
 def maxsim(segment: Segment, codec: Codec | None, query: Query, documents: NDArray[np.int64]) -> Floats:
@@ -52,6 +55,8 @@ def maxsim(segment: Segment, codec: Codec | None, query: Query, documents: NDArr
     scores = np.zeros(len(documents), np.float32)
     if not segment.entry.tokens:
         return scores
+    if codec and query.packed:
+        return _vnni_maxsim(segment, codec, query.packed, query.weights, (starts, ends))
     for tile in _tiles(ends - starts):
         low, high = starts[tile], ends[tile]
         of_tile = (
@@ -69,8 +74,7 @@ def decoded(segment: Segment, codec: Codec | None, dim: int, document: int) -> F
     if codec is None:
         tokens: Floats = segment.arrays["tokens"][low:high].astype(np.float32)
         return tokens
-    rows = np.empty((high - low, codec.width), np.int8)
-    _decode(segment, codec, np.array([low]), np.array([high]), rows)
+    rows = _decoded_rows(segment, codec, np.array([low]), np.array([high]))
     return rows[:, : codec.dim] * codec.scales[segment.arrays["lengths"][low:high], None]
 
 
@@ -81,28 +85,43 @@ def _tiles(counts: NDArray[np.int64]) -> Iterator[slice]:
     yield from (slice(low, high) for low, high in pairwise(edges) if high > low)
 
 
-def _codes_maxsim(
-    segment: Segment,
-    codec: Codec,
-    query: Query,
-    starts: NDArray[np.int64],
-    ends: NDArray[np.int64],
-) -> Floats:
+def _vnni_maxsim(segment: Segment, codec: Codec, query: Packed, weights: Floats, span: tuple[Rows, Rows]) -> Floats:
+    scores = np.empty(len(span[0]), np.float32)
+    arrays = segment.arrays
+    decoded_sums(
+        arrays["residuals"],
+        arrays["cells"],
+        arrays["lengths"],
+        codec.centroids.fine.view(np.uint64),
+        codec.scales,
+        *span,
+        np.uint16(codec.step),
+        codec.bits,
+        query.lanes,
+        query.starts,
+        weights,
+        scores,
+    )
+    return scores
+
+
+def _codes_maxsim(segment: Segment, codec: Codec, query: Query, starts: Rows, ends: Rows) -> Floats:
     scores = np.empty(len(starts), np.float32)
-    rows = np.empty((int((ends - starts).sum()), codec.width), np.int8)
-    _decode(segment, codec, starts, ends, rows)
-    dots = int8_dots(rows, query.rows)
+    dots = float_dots(_decoded_rows(segment, codec, starts, ends), query.rows)
     best_sums(dots, segment.arrays["lengths"], codec.scales, starts, ends, query.weights, scores)
     return scores
 
 
-def _decode(segment: Segment, codec: Codec, starts: NDArray[np.int64], ends: NDArray[np.int64], rows: Bytes) -> None:
+def _decoded_rows(segment: Segment, codec: Codec, starts: Rows, ends: Rows) -> Bytes:
+    raised = np.empty((int((ends - starts).sum()), codec.width // 8), np.uint64)
     corners = codec.centroids.fine.view(np.uint64)
     residuals, cells = segment.arrays["residuals"], segment.arrays["cells"]
-    decode(residuals, cells, corners, starts, ends, np.uint16(codec.step), codec.bits, rows.view(np.uint64))
+    decode(residuals, cells, corners, starts, ends, np.uint16(codec.step), codec.bits, raised)
+    rows: Bytes = (raised ^ SIGN).view(np.int8)
+    return rows
 
 
-def _halves_maxsim(segment: Segment, query: Query, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Floats:
+def _halves_maxsim(segment: Segment, query: Query, starts: Rows, ends: Rows) -> Floats:
     scores = np.empty(len(starts), np.float32)
     tokens = segment.arrays["tokens"]
     gathered = np.concatenate([tokens[low:high] for low, high in zip(starts, ends, strict=True)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from codeintel_rev.xtr import dots
+from codeintel_rev.xtr import centroids, dots
 from codeintel_rev.xtr.centroids import nearest, train
 from codeintel_rev.xtr.codec import to_bytes, train_codec, width
 from codeintel_rev.xtr.segments import token_rows
@@ -25,6 +25,17 @@ def test_int8_products_are_whole_numbers() -> None:
     expected = rows.astype(np.int64) @ others.T
     np.testing.assert_array_equal(dots.int8_dots(rows, others.astype(np.int8)), expected)
     np.testing.assert_array_equal(dots.float_dots(rows, others.astype(np.int8)), expected)
+
+
+def test_a_cpu_without_int8_products_chooses_the_same_centroids(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = to_bytes(tokens_of(48), 1 / 127, 48)
+    fast = train(rows, 100, 0)
+    found = fast.assign(rows), nearest(rows, fast.fine)
+    for module in (dots, centroids):
+        monkeypatch.setattr(module, "has_int8", lambda: False)
+    slow = train(rows, 100, 0)
+    np.testing.assert_array_equal(slow.fine, fast.fine)
+    np.testing.assert_array_equal((slow.assign(rows), nearest(rows, slow.fine)), found)
 
 
 @pytest.mark.parametrize(("bits", "most"), [(4, 0.03), (2, 0.2)])
@@ -47,18 +58,18 @@ def test_two_levels_lose_little_to_one() -> None:
     """Within 5 % of the energy that flat search leaves with the same centroids."""
     tokens = tokens_of(32, 20_000)
     rows = to_bytes(tokens, 1 / 127, 32)
-    centroids = train(rows, 512, 0)
+    trained = train(rows, 512, 0)
     energies = [
-        float(((rows.astype(np.float32) - centroids.fine[cells]) ** 2).sum())
-        for cells in (centroids.assign(rows), nearest(rows, centroids.fine))
+        float(((rows.astype(np.float32) - trained.fine[cells]) ** 2).sum())
+        for cells in (trained.assign(rows), nearest(rows, trained.fine))
     ]
     assert energies[1] <= energies[0] <= 1.05 * energies[1]
 
 
 def test_as_many_centroids_as_tokens_are_the_tokens() -> None:
     rows = to_bytes(vectors(np.random.default_rng(0), 20, 16), 1 / 127, 16)
-    centroids = train(rows, 20, 0)
-    assert {bytes(row) for row in centroids.fine} == {bytes(row) for row in rows}
+    trained = train(rows, 20, 0)
+    assert {bytes(row) for row in trained.fine} == {bytes(row) for row in rows}
 
 
 def test_tokens_that_are_all_the_same_survive() -> None:

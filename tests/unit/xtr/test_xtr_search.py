@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from codeintel_rev.errors import DimensionMismatch, InvalidArgument, NotFound
-from codeintel_rev.xtr import dots
+from codeintel_rev.xtr import dots, kernels, rescore
 from codeintel_rev.xtr.build import build_index
 from codeintel_rev.xtr.config import BuildConfig, SearchConfig
 from codeintel_rev.xtr.explain import explain
@@ -19,6 +21,7 @@ from codeintel_rev.xtr.metrics import Figure, timed
 from codeintel_rev.xtr.search import XTRSearch, normalised
 from tests.unit.xtr.token_corpora import clustered, exact, maxsim, opened, unit, vectors
 
+LOOPS = [kernels.decoded_sums, kernels.best_cells, kernels.probe, kernels.levels, kernels.interact]
 WIDE = {"brute_force": 0}
 """Every search goes through probing and interaction, however few the documents."""
 
@@ -230,10 +233,27 @@ def test_a_cpu_without_int8_products_gives_the_same_scores(
     index = opened(tmp_path, corpus, 48, brute_force=brute_force)
     query = vectors(random, 5, 48)
     fast = index.search(query)
-    monkeypatch.setattr(dots, "has_int8", lambda: False)
+    for module in (dots, rescore):
+        monkeypatch.setattr(module, "has_int8", lambda: False)
     slow = index.search(query)
     np.testing.assert_array_equal(slow.doc_ids, fast.doc_ids)
-    np.testing.assert_allclose(slow.scores, fast.scores, rtol=1e-5)
+    np.testing.assert_array_equal(slow.scores, fast.scores)
+
+
+@pytest.mark.parametrize("corpus_size", [0, 1, 50])
+def test_warming_leaves_nothing_to_compile(tmp_path: Path, random: np.random.Generator, corpus_size: int) -> None:
+    index = opened(tmp_path, clustered(random, [9] * corpus_size, 48), 48, **WIDE)
+    index.warm()
+    compiled_before = [len(loop.signatures) for loop in LOOPS]
+    index.search(vectors(random, 40, 48), 10)
+    index.rescore(vectors(random, 3, 48), np.array([1, 3], np.int64))
+    assert [len(loop.signatures) for loop in LOOPS] == compiled_before
+
+
+def test_the_engine_needs_no_torch() -> None:
+    """Only the CUDA way does: two seconds and 200 MB that nobody else should pay."""
+    code = "import sys, codeintel_rev.xtr.search, codeintel_rev.xtr.build; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_many_threads_share_an_index(tmp_path: Path, random: np.random.Generator) -> None:
