@@ -1,4 +1,4 @@
-"""Runs every benchmark, or those named: `python -m benchmarks [encoding …]`. Each prints one line per figure."""
+"""Runs every benchmark, or the one named with its arguments: `python -m benchmarks [xtr 1000 …]`."""
 
 from __future__ import annotations
 

@@ -266,9 +266,8 @@ class _Job:
     def _build(self, directory: Path, documents: Iterator[engine.Document]) -> None:
         """Make the index of a first part, with as many centroids as suit all of them."""
         first = list(islice(documents, AT_ONCE))
-        tokens = sum(len(vectors) for _, vectors in first)
-        estimate = tokens * len(self._wanted) // max(1, len(first))
-        nlist = engine.centroid_count(max(1, estimate)) if len(self._wanted) > PART else 0
+        mean = sum(len(vectors) for _, vectors in first) // max(1, len(first))
+        nlist = centroids_for(max(1, mean), len(self._wanted)) if len(self._wanted) > PART else 0
         config = BuildConfig(
             directory / TOKENS,
             self._start.encoder.fingerprint.dim,
@@ -375,3 +374,11 @@ def _sealed(directory: Path, model: str, texts: Ids, build: TokenBuild) -> Carri
     write_texts(directory, texts)
     write_build(directory, build)
     return Carried(model, {"tokens": len(texts), "tokens_cut": int((texts[:, 1] < 0).sum())})
+
+
+def centroids_for(tokens: int, chunks: int) -> int:
+    """Return the centroids of an index of `chunks` of about `tokens` tokens each that begins with PART of them.
+
+    As many as suit all, but no more than the first part can train: with 16 tokens to each recall@10 fell by .03.
+    """
+    return min(engine.centroid_count(tokens * chunks), max(1, tokens * PART // engine.SAMPLE_PER_CENTROID))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from codeintel_rev.encoders.token_encoder import TokenEncoders
 from codeintel_rev.encoders.tokens import EncodedQuery, TokenEncoder
 from codeintel_rev.errors import ChannelFailed, IndexIncompatible, IndexUnavailable
-from codeintel_rev.io.token_index import TOKENS, read_projection, token_model_id
+from codeintel_rev.io.token_index import TOKENS, read_build, read_projection, token_model_id
 from codeintel_rev.observability.metrics import observe_xtr
 from codeintel_rev.types import Floats
 from codeintel_rev.xtr.config import SearchConfig

@@ -16,6 +16,7 @@ from projects import Project, new_project
 
 from codeintel_rev.encoders.dense import embedding_text
 from codeintel_rev.indexing import token_stage
+from codeintel_rev.indexing.token_stage import centroids_for
 from codeintel_rev.io.manifest import MANIFEST, Manifest
 from codeintel_rev.io.parquet_store import read_chunks
 from codeintel_rev.io.token_index import (
@@ -28,7 +29,7 @@ from codeintel_rev.io.token_index import (
     token_model_id,
 )
 from codeintel_rev.types import BuildProgress, Chunk
-from codeintel_rev.xtr.build import centroid_count
+from codeintel_rev.xtr.build import SAMPLE_PER_CENTROID, centroid_count
 from codeintel_rev.xtr.config import BuildConfig, SearchConfig
 from codeintel_rev.xtr.search import XTRSearch
 from codeintel_rev.xtr.storage import read_manifest
@@ -154,13 +155,19 @@ def test_parts_are_published_as_they_are_made(tmp_path: Path, encoder: FakeToken
     assert_whole(project)
 
 
-def test_the_codec_is_made_for_all_and_not_for_the_first_part(tmp_path: Path, encoder: FakeTokens) -> None:
+def test_the_codec_suits_all_as_far_as_the_first_part_can_train_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(token_stage, "PART", 4096)
+    assert centroids_for(160, 8_000) == centroid_count(160 * 8_000) > centroid_count(160 * 4096)
+    assert centroids_for(160, 100_000) == 160 * 4096 // SAMPLE_PER_CENTROID < centroid_count(160 * 100_000)
+
+
+def test_a_first_part_trains_no_more_centroids_than_it_has_tokens_for(tmp_path: Path, encoder: FakeTokens) -> None:
     text = "\n".join(f"value_{n} = {n}" for n in range(40))
     project = new_project(tmp_path, tmp_path / "models", {f"m{n}.py": f"{text}\nlast = {n}\n" for n in range(12)})
     project = project.having(**ON)
     project.build()
     index = read_manifest(tokens_of(project))
-    assert index.nlist == centroid_count(index.tokens) > centroid_count(index.tokens // 3)
+    assert index.nlist == index.tokens // 12 * 5 // SAMPLE_PER_CENTROID
 
 
 @pytest.mark.parametrize("sections", [ON, SLOWLY])

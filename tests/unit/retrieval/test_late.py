@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from codeintel_rev.encoders import token_encoder
 from codeintel_rev.errors import ChannelFailed, EncoderFailed
-from codeintel_rev.io.token_index import token_directory
+from codeintel_rev.io.token_index import TokenBuild, token_directory, write_build
 from codeintel_rev.mcp_server.envelope import envelope
 from codeintel_rev.retrieval.channels import Question, Wide
 from codeintel_rev.retrieval.late import QueryTokens
@@ -245,8 +245,8 @@ def test_what_is_open_is_told(shards: Shards) -> None:
 def test_what_the_build_took_is_told_where_it_was_written(tmp_path: Path) -> None:
     """A41: xtr_build_train_ms and xtr_build_write_ms."""
     place = bank(tmp_path)
-    told = {"xtr_build_train_ms": 12.5, "xtr_build_write_ms": 3, "documents": 20}
-    (token_directory(place.current(REPO)) / "build.json").write_text(json.dumps(told))
+    told = TokenBuild(0, {"xtr_build_train_ms": 12.5, "xtr_build_write_ms": 3.0})
+    write_build(token_directory(place.current(REPO)), told)
     republish(place.current(REPO))
     with opened(place, with_tokens(place), WordTokens()) as shards:
         figures = shards.status()[0].tokens
