@@ -33,7 +33,7 @@ MEMORY = "parse-memory"
 
 _START_TIMEOUT_S = 60.0  # A start takes 0.3 s; on a machine under load far longer.
 _BATCH_BYTES = 64 * 1024  # Small files share a message.
-_BATCH_FILES = 16
+BATCH_FILES = 16
 _BATCHES_AHEAD = 4  # Per worker, so that one slow file does not idle the others; bounds what is held in memory.
 
 
@@ -225,7 +225,7 @@ def _batches(files: Iterable[SourceFile]) -> Iterator[list[_Job]]:
     for index, file in enumerate(files):
         batch.append(_Job(index, file))
         size += len(file.text)
-        if size >= _BATCH_BYTES or len(batch) == _BATCH_FILES:
+        if size >= _BATCH_BYTES or len(batch) == BATCH_FILES:
             yield batch
             batch, size = [], 0
     if batch:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from codeintel_rev.encoders.batched import Wanted, cached, encoded
 from codeintel_rev.encoders.dense import DenseEncoder, embedding_text
 from codeintel_rev.indexing.text_stage import Tell
+from codeintel_rev.io.duckdb_catalog import read_chunks
 from codeintel_rev.io.faiss_index import build_index
-from codeintel_rev.io.parquet_store import IDMAP, read_chunks, write_idmap
+from codeintel_rev.io.parquet_store import IDMAP, write_idmap
 from codeintel_rev.io.vector_cache import VectorCache
 from codeintel_rev.io.vectors import VectorTable, write_vectors
 from codeintel_rev.types import Ids, Role

@@ -18,10 +18,10 @@ from codeintel_rev.encoders.token_encoder import fitted_projection, open_token_e
 from codeintel_rev.encoders.tokens import Projection, TokenEncoder
 from codeintel_rev.errors import InvalidArgument
 from codeintel_rev.indexing.progress import Report, Stopwatch
+from codeintel_rev.io.duckdb_catalog import read_chunks
 from codeintel_rev.io.durable import DISK
 from codeintel_rev.io.generations import GenerationStore
 from codeintel_rev.io.leases import Generation
-from codeintel_rev.io.parquet_store import read_chunks
 from codeintel_rev.io.registry import repository_directory, source_of
 from codeintel_rev.io.token_index import TOKENS, token_index_directory, token_model_id, write_projection
 from codeintel_rev.types import Chunk
@@ -74,7 +74,7 @@ def build_token_index(
         manifest, cut = _there(target, token_model_id(encoder.fingerprint)), _Cut()
         changed = manifest is None
         if manifest is None:
-            chunks = _counted(generation, Stopwatch(on_progress))
+            chunks = _counted(generation, settings, Stopwatch(on_progress))
             manifest = _built(target, projection, encoder, _documents(chunks, encoder, cut))
     return TokenIndexSummary(
         repo=repo,
@@ -93,13 +93,13 @@ def _encoder(generation: Generation, settings: Settings) -> tuple[TokenEncoder, 
     """Return the encoder, and the projection to store where it was fitted to the chunks of `generation`."""
     models = settings.paths.data_dir / "models"
     dense = shared_dense_encoder(settings, models)
-    projection = fitted_projection(settings, dense, _sample(generation)) if dense else None
+    projection = fitted_projection(settings, dense, _sample(generation, settings)) if dense else None
     return open_token_encoder(settings, dense, models, projection), projection
 
 
-def _sample(generation: Generation) -> list[str]:
+def _sample(generation: Generation, settings: Settings) -> list[str]:
     step = max(1, generation.manifest.counts["chunks"] // SAMPLED)
-    return [embedding_text(chunk) for chunk in islice(read_chunks(generation.path), 0, None, step)]
+    return [embedding_text(chunk) for chunk in islice(read_chunks(generation.path, settings.duckdb), 0, None, step)]
 
 
 def _there(target: Path, model_id: str) -> Manifest | None:
@@ -133,10 +133,10 @@ def _built(
     return manifest
 
 
-def _counted(generation: Generation, watch: Stopwatch) -> Iterator[Sequence[Chunk]]:
+def _counted(generation: Generation, settings: Settings, watch: Stopwatch) -> Iterator[Sequence[Chunk]]:
     """Yield the chunks, some at a time, telling how many are done."""
     total, done = generation.manifest.counts["chunks"], 0
-    chunks = read_chunks(generation.path)
+    chunks = read_chunks(generation.path, settings.duckdb)
     watch.tell("tokens", 0, total)
     while some := list(islice(chunks, AT_ONCE)):
         yield some

@@ -44,13 +44,13 @@ def open_shard(
     IndexCorrupt, GenerationMismatch, IndexIncompatible.
     """
     lexical = LexicalIndex.open(generation.path / LEXICAL_DIRECTORY)
-    outlines = Outlines.open(generation.path)
     dense, limits = _open_dense(generation, model)
+    catalog = Catalog.open(generation.path, duckdb)
     return Shard(
         generation.manifest.repo,
         generation,
-        Catalog.open(generation.path, duckdb),
-        outlines,
+        catalog,
+        Outlines.open(catalog),
         (Lexical(lexical), Symbols(lexical), *dense),
         worktree,
         (*generation.limits, *limits),

@@ -37,7 +37,8 @@ def killed_build(project: Project, moment: str) -> None:
     """Build in a process that dies at `moment`."""
     script = Path(__file__).parents[2] / "killed_build.py"
     command = (sys.executable, str(script), str(project.root), str(project.data_dir), moment)
-    died = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(script.parent)}, check=False, timeout=60)
+    modules = os.pathsep.join(map(str, script.parents[:2]))
+    died = subprocess.run(command, env={**os.environ, "PYTHONPATH": modules}, check=False, timeout=60)
     assert died.returncode == -signal.SIGKILL, moment
 
 
