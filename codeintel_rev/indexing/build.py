@@ -139,7 +139,7 @@ class _Job:
         current = self._current()
         if current and (current.inputs, current.stage, current.model) == (inputs, "complete", _model(encoder)):
             return self._at_revision(current)
-        draft, inputs = self._text(current, contents)
+        draft, inputs = self._text(current, contents, inputs)
         if encoder is None:
             return self._publish(draft, inputs, None, None)
         with closing(VectorCache.open(paths.data_dir / CACHE, encoder.fingerprint)) as cache:
@@ -185,9 +185,8 @@ class _Job:
     def _inputs(self, contents: Mapping[str, str]) -> str:
         return inputs_of(self._tree, self._settings.chunking, contents)
 
-    def _text(self, current: Manifest | None, contents: dict[str, str]) -> tuple[Draft, str]:
-        """Return a draft with the text half and its inputs: the current generation's as far as it is the same."""
-        inputs = self._inputs(contents)
+    def _text(self, current: Manifest | None, contents: dict[str, str], inputs: str) -> tuple[Draft, str]:
+        """Return a draft with the text half, the current generation's as far as it is the same, and its inputs."""
         if current and current.inputs == inputs:
             self._text_counts = {name: count for name, count in current.counts.items() if name != "vectors"}
             return self._follow(current), inputs
@@ -229,7 +228,8 @@ class _Job:
         self._watch.tell("publish", 0, 1)
         if vectors and count:
             vectors.write(draft.path)
-        fill_idmap(draft.path)
+        if count or (draft.parent and self._store.manifest(draft.parent).counts["vectors"]):
+            fill_idmap(draft.path)
         manifest = self._store.publish(
             draft,
             revision=self._tree.revision,

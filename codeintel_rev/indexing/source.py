@@ -175,7 +175,7 @@ def _list_folder(folder: Path) -> list[str] | None:
 def _examine(root: Path, path: str) -> Iterator[PathEntry | SkippedFile]:
     """Yield the file at `path`, or why it cannot be one; nothing when nothing is there any more."""
     try:
-        status = (root / path).lstat()
+        status = os.lstat(f"{root}/{path}")
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError:

@@ -55,12 +55,11 @@ def inputs_of(tree: SourceTree, chunking_settings: ChunkingSettings, contents: M
         chunking_settings.model_dump(exclude={"workers"}),
         tree.settings.model_dump(mode="json"),
     ]
-    digest = hashlib.sha256()
-    for skip in tree.skipped:
-        digest.update(f"{skip.path}\0{skip.reason}\0".encode())
-    for path, content in contents.items():
-        digest.update(f"{path}\0{content}\0".encode())
-    return f"{hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()}:{digest.hexdigest()}"
+    return f"{_digest(rules)}:{_digest([[(skip.path, skip.reason) for skip in tree.skipped], contents])}"
+
+
+def _digest(facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def same_rules(inputs: str, others: str) -> bool:

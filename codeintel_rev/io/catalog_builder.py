@@ -2,7 +2,7 @@
 
 A copy costs what copying its bytes costs, 20 ms for 100,000 chunks; the rows of changed files are deleted and appended,
 which writes the blocks they touch. `place` numbers the chunks in path order, whatever their order in the file. Rows
-deleted since are dead weight that DuckDB seldom drops, so a catalogue with a third of it is written anew.
+deleted since are dead weight that DuckDB seldom drops, so a large catalogue with a third of it is written anew.
 
 Everything here happens in a draft; a published catalogue is only ever read.
 """
@@ -45,6 +45,7 @@ BUILDING: Config = {
 }
 BATCH_ROWS = 2048
 MAX_DEAD = 1 / 3
+LARGE_BYTES = 16 * 1024 * 1024
 _OLD = "catalog.old"
 
 
@@ -56,7 +57,7 @@ def inherit_catalog(directory: Path, parent: Path) -> None:
     with os_errors_mapped("copy", directory / CATALOG):
         shutil.copyfile(parent / CATALOG, directory / CATALOG)
     with writing(directory / CATALOG, duckdb.Error):
-        if _dead_share(directory / CATALOG) > MAX_DEAD:
+        if (directory / CATALOG).stat().st_size > LARGE_BYTES and _dead_share(directory / CATALOG) > MAX_DEAD:
             (directory / CATALOG).replace(directory / _OLD)
             _write_anew(directory / _OLD, directory / CATALOG)
             (directory / _OLD).unlink()
@@ -79,8 +80,9 @@ def fill_idmap(directory: Path) -> None:
 class CatalogWriter:
     """The tables of the catalogue in a draft, being filled: a new one, or what `inherit_catalog` put there.
 
-    As a context manager it commits at the end of the block, and after an error leaves the file as it was. Rows come
-    back in the order they were added within a file. Methods raise InsufficientStorage and StorageFailed.
+    Its id map is empty until `fill_idmap`. As a context manager it commits at the end of the block, and after an error
+    leaves the file as it was. Rows come back in the order they were added within a file. Methods raise
+    InsufficientStorage and StorageFailed.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -92,7 +94,9 @@ class CatalogWriter:
         with writing(self._path, duckdb.Error):
             self._connection = _connect(self._path)
             self._connection.execute("BEGIN")
-            if not inherited:
+            if inherited:
+                self._connection.execute(sql.CLEAR_IDMAP)
+            else:
                 _create(self._connection)
 
     def digests(self) -> dict[str, str]:

@@ -34,7 +34,9 @@ WHERE chunks.rowid = numbered.row AND numbered.old <> numbered.place
 CLEAR_IDMAP = "DELETE FROM faiss_idmap"
 FILL_IDMAP = "INSERT INTO faiss_idmap SELECT faiss_id, chunk_id FROM source ORDER BY chunk_id"
 SELECT_COLLISION = """
-SELECT chunk_id, min(path), max(path) FROM chunks GROUP BY chunk_id HAVING count(*) > 1 ORDER BY chunk_id LIMIT 1
+SELECT chunk_id, min(path), max(path) FROM chunks
+WHERE chunk_id IN (SELECT chunk_id FROM chunks GROUP BY chunk_id HAVING count(*) > 1)
+GROUP BY chunk_id ORDER BY chunk_id LIMIT 1
 """
 COUNT_BROKEN_TABLES = """
 SELECT

@@ -186,13 +186,14 @@ def test_a_broken_id_map_stops_the_build(tmp_path: Path) -> None:
 def test_a_catalogue_of_dead_rows_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing but its size and where its rows stand in the file changes."""
     monkeypatch.setattr(catalog_builder, "MAX_DEAD", -1)
+    monkeypatch.setattr(catalog_builder, "LARGE_BYTES", 0)
     parent = write_catalog(tmp_path / "parent", CHUNKS, SYMBOLS)
-    write_idmap(parent / IDMAP, np.array([3, 4]))
-    fill_idmap(parent)
     with CatalogWriter(parent) as writer:
         writer.forget(["a.py"])
         writer.add(file_row("a.py"), CHUNKS[:1], SYMBOLS[:1])
         writer.finish()
+    write_idmap(parent / IDMAP, np.array([3, 4]))
+    fill_idmap(parent)
     child = child_of(parent)
     assert rows_of(child) == rows_of(parent)
     assert [path.name for path in child.iterdir()] == [CATALOG]
