@@ -1,6 +1,6 @@
 """What each file of a work tree held when it was last read: a file whose stat is the same is not read again.
 
-    <shard>/stat.json    line 1: format and SHA-256 of line 2; line 2: path → [size, mtime, ctime, inode, sha256]
+    <shard>/stat.json    line 1: format and SHA-256 of line 2; line 2: path → "size mtime ctime inode sha256"
 
 Only a memory of the tree, outside every generation: missing, damaged or of another format, it is as if empty. A file
 that changed within `_RACY_NS` before it was read is not remembered, because it can change again under the same times
@@ -42,28 +42,30 @@ class StatCache:
     def __init__(self, directory: Path) -> None:
         self._path = directory / STAT
         self._known = _load(self._path)
-        self._seen: dict[str, tuple[Stamp, str]] = {}
+        self._seen: dict[str, str] = {}
 
     def digest(self, path: str, stamp: Stamp, read: Callable[[str], str]) -> str:
         """Return the SHA-256 of the file at `path`, remembered, or else what `read(path)` returns: "" for unreadable.
 
         `stamp` must have been taken before this call.
         """
-        known = self._known.get(path)
-        if known is not None and known[0] == stamp:
+        key = " ".join(map(str, stamp))
+        known = self._known.get(path, "")
+        held, _, digest = known.rpartition(" ")
+        if held == key:
             self._seen[path] = known
-            return known[1]
+            return digest
         before_ns = time.time_ns()
         digest = read(path)
         if digest and max(stamp.mtime_ns, stamp.ctime_ns) < before_ns - _RACY_NS:
-            self._seen[path] = (stamp, digest)
+            self._seen[path] = f"{key} {digest}"
         return digest
 
     def save(self) -> None:
         """Remember what was asked for; a disk that refuses only costs reading again."""
         if self._seen == self._known:
             return
-        line = json.dumps({path: [*stamp, digest] for path, (stamp, digest) in self._seen.items()})
+        line = json.dumps(self._seen)
         header = json.dumps({"format": FORMAT, "sha256": _sha256(line)})
         draft = self._path.with_suffix(".tmp")
         with suppress(OSError):
@@ -71,12 +73,13 @@ class StatCache:
             draft.replace(self._path)
 
 
-def _load(path: Path) -> dict[str, tuple[Stamp, str]]:
+def _load(path: Path) -> dict[str, str]:
     try:
         header, line = path.read_text(encoding="ascii").split("\n")[:2]
         if json.loads(header) != {"format": FORMAT, "sha256": _sha256(line)}:
             return {}
-        return {name: (Stamp(*stamp), digest) for name, (*stamp, digest) in json.loads(line).items()}
+        known: dict[str, str] = json.loads(line)
+        return known
     except (OSError, ValueError):
         return {}
 
