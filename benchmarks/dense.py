@@ -15,17 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from codeintel_rev.config.settings import DuckDBSettings, IndexSettings
+from codeintel_rev.io.catalog_builder import CatalogWriter, inherit_catalog
+from codeintel_rev.io.catalog_rows import FileRow
 from codeintel_rev.io.dual_index import DualIndex
-from codeintel_rev.io.duckdb_catalog import Catalog, build_catalog
-from codeintel_rev.io.parquet_store import (
-    CHUNKS,
-    FILES,
-    SYMBOLS,
-    ChunkWriter,
-    FileRow,
-    FileWriter,
-    SymbolWriter,
-)
+from codeintel_rev.io.duckdb_catalog import Catalog
 from codeintel_rev.io.stored_vectors import StoredVectors
 from codeintel_rev.io.vector_update import compact_vectors, linkable, update_vectors
 from codeintel_rev.io.vectors import Subset
@@ -95,13 +88,10 @@ def _updates(folder: Path, random: np.random.Generator, ids: Ids, vectors: Float
 
 def _catalogue(folder: Path, random: np.random.Generator, ids: Ids) -> None:
     size = f"{len(ids) // 1000}k chunks"
-    print(f"{size}: tables written in {_seconds(lambda: _write_tables(folder, random, ids)):.2f} s")
-    print(f"{size}: catalogued in {_seconds(lambda: build_catalog(folder)):.2f} s")
+    print(f"{size}: catalogued in {_seconds(lambda: _write_tables(folder, random, ids)):.2f} s")
     child = folder / "child"
     child.mkdir()
-    for name in (CHUNKS, SYMBOLS, FILES):
-        (child / name).hardlink_to(folder / name)
-    print(f"{size}: catalogue inherited in {_seconds(lambda: build_catalog(child, parent=folder)):.2f} s")
+    print(f"{size}: catalogue inherited in {_seconds(lambda: inherit_catalog(child, folder)):.2f} s")
     catalog = Catalog.open(folder, DuckDBSettings())
     asked = [random.choice(ids, HITS) for _ in range(QUERIES)]
     scope = Scope(paths=("src/1*/",), languages=("python",))
@@ -116,17 +106,18 @@ def _catalogue(folder: Path, random: np.random.Generator, ids: Ids) -> None:
 
 def _write_tables(folder: Path, random: np.random.Generator, ids: Ids) -> None:
     vocabulary = [np.base_repr(word * 7919, 36).lower() for word in range(5000)]
-    with ChunkWriter(folder) as chunks, FileWriter(folder) as files, SymbolWriter(folder):
+    held: list[Chunk] = []
+    with CatalogWriter(folder) as catalog:
         for position, chunk_id in enumerate(ids.tolist()):
             path = f"src/{position // FILES_OF % 100}/{position // FILES_OF}.py"
             start = position % FILES_OF * 15 + 1
             words = random.integers(0, 5000, (15, 8)).tolist()
             text = "\n".join(" ".join(vocabulary[word] for word in line) for line in words)
-            chunks.write(
-                [Chunk(chunk_id, "repo", path, "python", Role.CODE, start, start + 14, "function", "", "", text)]
-            )
-            if position % FILES_OF == 0:
-                files.write([FileRow(path, "python", "code", 1, "", "utf-8", 375, FILES_OF, "indexed", "")])
+            held.append(Chunk(chunk_id, "repo", path, "python", Role.CODE, start, start + 14, "function", "", "", text))
+            if len(held) == FILES_OF or position == len(ids) - 1:
+                catalog.add(FileRow(path, "python", "code", 1, "0", "utf-8", 375, FILES_OF, "indexed", ""), held)
+                held = []
+        catalog.finish()
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -60,11 +60,15 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class SkippedFile:
-    """One file that is not indexed, and why: it is reported, never silently dropped."""
+    """One file that is not indexed, and why: it is reported, never silently dropped.
+
+    `sha256` is of the raw bytes when they are the reason; "" when the file was not read.
+    """
 
     path: str
     reason: str
     size: int
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,12 +13,13 @@ from codeintel_rev.app.context import Opened
 from codeintel_rev.app.opening import open_index
 from codeintel_rev.config.settings import DuckDBSettings, Settings
 from codeintel_rev.indexing.build import BuildSummary, build
+from codeintel_rev.io.catalog_rows import FileRow
 from codeintel_rev.io.dual_index import DualIndex
 from codeintel_rev.io.duckdb_catalog import Catalog
 from codeintel_rev.io.generations import GenerationStore
 from codeintel_rev.io.lexical import LexicalIndex
 from codeintel_rev.io.manifest import Manifest
-from codeintel_rev.io.parquet_store import FileRow, read_chunks, read_files, read_idmap
+from codeintel_rev.io.parquet_store import read_idmap
 from codeintel_rev.io.registry import repository_directory
 from codeintel_rev.io.stored_vectors import StoredVectors
 from codeintel_rev.types import BuildProgress, Scope, SearchResult
@@ -76,7 +77,8 @@ class Project:
 
     @property
     def files(self) -> dict[str, FileRow]:
-        return {row.path: row for row in read_files(self.directory)}
+        with closing(Catalog.open(self.directory, DuckDBSettings())) as catalog:
+            return {row.path: row for row in [*catalog.paths(), *catalog.skipped()]}
 
     @contextmanager
     def opened(self) -> Iterator[Opened]:
@@ -106,8 +108,7 @@ def ids_by_store(directory: Path) -> dict[str, list[int]]:
     """Return the ascending chunk ids that each store of a complete generation holds."""
     catalog = Catalog.open(directory, DuckDBSettings())
     stores = {
-        "chunks": [chunk.chunk_id for chunk in read_chunks(directory)],
-        "catalog": catalog.ids().tolist(),
+        "chunks": catalog.ids().tolist(),
         "lexical": LexicalIndex.open(directory / "lexical").chunk_ids().tolist(),
         "vectors": StoredVectors.open(directory, 384).idmap()[1].tolist(),
         "faiss": DualIndex.open(directory, 384).search(np.ones(384), 10**9)[0].tolist(),

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codeintel_rev.config.settings import Settings
+from codeintel_rev.config.settings import DuckDBSettings, Settings
 from codeintel_rev.encoders import token_encoder
 from codeintel_rev.encoders.dense import embedding_text
 from codeintel_rev.encoders.tokens import EncodedDocument, EncodedQuery
+from codeintel_rev.io.duckdb_catalog import read_chunks
 from codeintel_rev.io.durable import DISK
 from codeintel_rev.io.manifest import MANIFEST, dump_manifest, load_manifest
-from codeintel_rev.io.parquet_store import read_chunks
 from codeintel_rev.io.token_index import TOKENS, TokenBuild, token_directory, token_model_id, write_build
 from codeintel_rev.retrieval.shards import Shards
 from codeintel_rev.types import Floats, Ids, ModelFingerprint
@@ -101,7 +101,7 @@ def add_tokens(place: Place, *, without: Sequence[str] = (), model: str = "words
     generation = place.current(REPO)
     directory = token_directory(generation) / TOKENS
     encoder = WordTokens(model)
-    chunks = [chunk for chunk in read_chunks(generation) if chunk.path not in without]
+    chunks = [chunk for chunk in read_chunks(generation, DuckDBSettings()) if chunk.path not in without]
     directory.parent.mkdir(parents=True, exist_ok=True)
     build_index(
         BuildConfig(directory, DIM, token_model_id(encoder.fingerprint), layout="flat"),
@@ -117,7 +117,7 @@ def plain_maxsim(place: Place, query: str) -> dict[str, float]:
     asked = _encoded(query)[1]
     return {
         chunk.path: float((asked @ _encoded(embedding_text(chunk))[1].T).max(axis=1).sum())
-        for chunk in read_chunks(place.current(REPO))
+        for chunk in read_chunks(place.current(REPO), DuckDBSettings())
     }
 
 

@@ -9,7 +9,7 @@ from there.
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,23 +20,30 @@ from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.dense import DenseEncoder, open_encoder
 from codeintel_rev.errors import IndexCorrupt, InvalidArgument, NotFound
 from codeintel_rev.indexing.progress import Report, Stopwatch
-from codeintel_rev.indexing.source import SourceTree, scan
-from codeintel_rev.indexing.text_stage import COMPONENTS, LEXICAL_DIRECTORY, inputs_of, write_text
+from codeintel_rev.indexing.source import SourceTree, contents_of, scan
+from codeintel_rev.indexing.text_stage import (
+    COMPONENTS,
+    LEXICAL_DIRECTORY,
+    inherit_text,
+    inputs_of,
+    same_rules,
+    write_text,
+)
 from codeintel_rev.indexing.token_stage import COUNTS, Carried, carry, held_by, linked, publish_tokens
 from codeintel_rev.indexing.vector_stage import CHECKPOINT, Vectors, vectors_of
+from codeintel_rev.io.catalog_builder import fill_idmap
 from codeintel_rev.io.drafts import Draft
-from codeintel_rev.io.duckdb_catalog import build_catalog
+from codeintel_rev.io.duckdb_catalog import Catalog
 from codeintel_rev.io.durable import DISK
 from codeintel_rev.io.generations import GenerationStore
 from codeintel_rev.io.manifest import Manifest, Stage
-from codeintel_rev.io.parquet_store import CHUNKS, FILES, SYMBOLS, read_files
 from codeintel_rev.io.progress import clear_progress, write_progress
 from codeintel_rev.io.registry import Source, register, repository_directory, source_of
+from codeintel_rev.io.stat_cache import StatCache
 from codeintel_rev.io.vector_cache import VectorCache
 from codeintel_rev.io.vector_update import linkable
 from codeintel_rev.types import BuildProgress, Limit, ModelFingerprint
 
-TEXT_FILES = (CHUNKS, SYMBOLS, FILES, LEXICAL_DIRECTORY)
 CACHE = "cache/vectors.sqlite"
 ENGINES = ("duckdb", "faiss-cpu", "pyarrow", "tantivy", "tree-sitter")
 
@@ -89,7 +96,8 @@ def build(repo: str, root: Path, settings: Settings, *, on_progress: Report) -> 
             job.abandon()
             clear_progress(directory)
         store.gc(settings.index.keep_generations)
-        left_out = Counter(row.reason for row in read_files(store.path_of(manifest.generation)) if row.reason)
+        with closing(Catalog.open(store.path_of(manifest.generation), settings.duckdb)) as catalog:
+            left_out = catalog.reasons()
     return BuildSummary(
         repo=repo,
         generation=manifest.generation,
@@ -98,7 +106,7 @@ def build(repo: str, root: Path, settings: Settings, *, on_progress: Report) -> 
         counts=manifest.counts,
         encoded=job.encoded,
         tokens_encoded=job.tokens_encoded,
-        reasons=dict(left_out),
+        reasons=left_out,
         repaired=repaired,
         seconds=time.monotonic() - started,
     )
@@ -140,11 +148,12 @@ class _Job:
 
     def _without_tokens(self, encoder: DenseEncoder | None) -> Manifest:
         """Publish text and vectors; of the tokens only those that are there already."""
-        inputs = inputs_of(self._tree, self._settings.chunking)
+        contents = self._contents()
+        inputs = self._inputs(contents)
         current = self._current()
         if current and (current.inputs, current.stage, current.model) == (inputs, "complete", _model(encoder)):
             return self._at_revision(current)
-        draft = self._text(current, inputs)
+        draft, inputs = self._text(current, contents, inputs)
         if encoder is None:
             return self._publish(draft, inputs, None, None)
         with closing(VectorCache.open(self._settings.paths.data_dir / CACHE, encoder.fingerprint)) as cache:
@@ -182,25 +191,41 @@ class _Job:
         self._draft = None
         return manifest
 
-    def _text(self, current: Manifest | None, inputs: str) -> Draft:
-        """Return a draft with the text half: the current generation's when its inputs are the same, else a new one."""
+    def _contents(self) -> dict[str, str]:
+        cache = StatCache(self._store.directory)
+        contents = contents_of(self._tree, cache)
+        cache.save()
+        return contents
+
+    def _inputs(self, contents: Mapping[str, str]) -> str:
+        return inputs_of(self._tree, self._settings.chunking, contents)
+
+    def _text(self, current: Manifest | None, contents: dict[str, str], inputs: str) -> tuple[Draft, str]:
+        """Return a draft with the text half, the current generation's as far as it is the same, and its inputs."""
         if current and current.inputs == inputs:
             others = ("vectors", *COUNTS)
             self._text_counts = {name: count for name, count in current.counts.items() if name not in others}
             self._tokens = Carried.by(current) if self._settings.xtr.on else Carried()
-            return self._begin(current.generation, self._shared)
+            return self._follow(current, self._tokens.files), inputs
         held = held_by(self._store.path_of(current.generation)) if current and self._settings.xtr.on else None
-        draft = self._begin(current.generation if current else None, linked(current) if current and held else ())
+        tokens = linked(current) if current and held else ()
+        if current and same_rules(current.inputs, inputs):
+            draft = self._follow(current, tokens)
+        else:
+            draft = self._begin(current.generation if current else None, tokens)
         tell = partial(self._watch.tell, "parse")
-        self._text_counts = write_text(draft.path, self._store.repo, self._tree, self._settings.chunking, tell)
+        self._text_counts = write_text(
+            draft.path, self._store.repo, self._tree, contents, self._settings.chunking, tell=tell
+        )
         if current and held:
             self._tokens = carry(draft, current, held)
-        return draft
+        return draft, self._inputs(contents)
 
-    @property
-    def _shared(self) -> tuple[str, ...]:
-        """The names to link for a generation that differs in its vectors only."""
-        return (*TEXT_FILES, *self._tokens.files)
+    def _follow(self, parent: Manifest, tokens: tuple[str, ...]) -> Draft:
+        """Return a draft with the text half of `parent`, and `tokens`, names of its files, linked."""
+        draft = self._begin(parent.generation, (LEXICAL_DIRECTORY, *tokens))
+        inherit_text(draft.path, draft.parent_path)
+        return draft
 
     def _with_vectors(self, draft: Draft, inputs: str, encoder: DenseEncoder, cache: VectorCache) -> Manifest:
         """Publish the draft with the vectors at hand, then the rest as they are encoded."""
@@ -214,7 +239,7 @@ class _Job:
             self.encoded += made
             if vectors.missing and time.monotonic() - published < self._settings.index.publish_every_s:
                 continue
-            follower = draft if manifest is None else self._begin(manifest.generation, self._shared)
+            follower = draft if manifest is None else self._follow(manifest, self._tokens.files)
             manifest = self._publish(follower, inputs, vectors, encoder.fingerprint)
             published = time.monotonic()
         return manifest or self._publish(draft, inputs, vectors, encoder.fingerprint)
@@ -225,7 +250,8 @@ class _Job:
         if vectors and count:
             self._store.link(draft, linkable(draft.parent_path) if draft.parent else ())
             vectors.write(draft.path, self._settings.index)
-        build_catalog(draft.path, parent=self._store.path_of(draft.parent) if draft.parent else None)
+        if count or (draft.parent and self._store.manifest(draft.parent).counts["vectors"]):
+            fill_idmap(draft.path)
         manifest = self._store.publish(
             draft,
             revision=self._tree.revision,

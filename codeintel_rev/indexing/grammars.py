@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 from importlib import import_module
+from importlib.metadata import version
 
 from tree_sitter import Language, Node, Parser
 
@@ -46,6 +47,13 @@ LANGUAGES = tuple(_GRAMMARS)
 
 # `class CORE_API Name {`: without the preprocessor the macro reads as the class and the class as a function.
 _EXPORT_MACRO = re.compile(rb"\b((?:class|struct|union)\s+)([A-Z][A-Z0-9_]+)(?=\s+\w+(?:\s+final)?\s*[:{])")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the version of tree-sitter and of every grammar: another one may cut the same file otherwise."""
+    packages = {module.replace("_", "-") for module, _ in _GRAMMARS.values()}
+    return {package: version(package) for package in ("tree-sitter", *sorted(packages))}
 
 
 @cache

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Iterable
 from hashlib import blake2b
 
-from codeintel_rev.errors import IdCollision
-
 _MASK = (1 << 63) - 1
 
 
@@ -32,15 +30,3 @@ def mint_all(repo: str, path: str, texts: Iterable[str]) -> list[int]:
         ids.append(mint(repo, path, text, seen[text]))
         seen[text] += 1
     return ids
-
-
-def check_unique(ids: Iterable[int]) -> None:
-    """Raise IdCollision when an id occurs twice in a build."""
-    seen: set[int] = set()
-    for chunk_id in ids:
-        if chunk_id in seen:
-            raise IdCollision(
-                f"chunk id {chunk_id} was minted for two chunks of this build.",
-                "Exclude one of the two files with source.deny and build again.",
-            )
-        seen.add(chunk_id)

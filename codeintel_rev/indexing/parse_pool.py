@@ -33,7 +33,7 @@ MEMORY = "parse-memory"
 
 _START_TIMEOUT_S = 60.0  # A start takes 0.3 s; on a machine under load far longer.
 _BATCH_BYTES = 64 * 1024  # Small files share a message.
-_BATCH_FILES = 16
+BATCH_FILES = 16
 _BATCHES_AHEAD = 4  # Per worker, so that one slow file does not idle the others; bounds what is held in memory.
 
 
@@ -80,7 +80,7 @@ class _Worker:
 
 class ParsePool:
     """`workers` parse processes, open within a `with`. Each file has `timeout_s` of wall time from its start, each
-    worker `memory_mb` of address space above what it starts with. Raises ParseFailed when workers cannot start."""
+    worker `memory_mb` of address space above what it starts with."""
 
     def __init__(self, repo: str, max_tokens: int, workers: int, timeout_s: float, memory_mb: int) -> None:
         self._repo = repo
@@ -89,11 +89,12 @@ class ParsePool:
         self._timeout_s = timeout_s
         self._memory_mb = memory_mb
         self._workers: list[_Worker] = []
+        self._starting: list[_Worker] = []
 
     def __enter__(self) -> Self:
+        """Begin to start the workers, which takes a while in which the caller may do something else."""
         self._workers = [self._launch() for _ in range(self._count)]
-        for worker in self._workers:
-            self._await_ready(worker)
+        self._starting = list(self._workers)
         return self
 
     def __exit__(
@@ -107,8 +108,11 @@ class ParsePool:
         """Yield one ParsedFile for each file, in order, reading `files` only a bounded number ahead.
 
         A file whose worker timed out, crashed twice or ran out of memory twice comes back as line windows, with
-        `note` one of TIMEOUT, CRASH, MEMORY. One parse at a time, to its end.
+        `note` one of TIMEOUT, CRASH, MEMORY. One parse at a time, to its end. Raises ParseFailed when workers cannot
+        start.
         """
+        while self._starting:
+            self._await_ready(self._starting.pop())
         batches = _batches(files)
         ends: deque[int] = deque()  # The last index of each batch not yet yielded in full.
         done: dict[int, ParsedFile] = {}
@@ -212,6 +216,7 @@ class ParsePool:
                 return
         except (EOFError, OSError):
             pass
+        self._workers.remove(worker)
         exit_code = worker.kill().exit_code
         raise ParseFailed(
             f"a parse worker did not start: {sys.executable} ended with {exit_code}.",
@@ -225,7 +230,7 @@ def _batches(files: Iterable[SourceFile]) -> Iterator[list[_Job]]:
     for index, file in enumerate(files):
         batch.append(_Job(index, file))
         size += len(file.text)
-        if size >= _BATCH_BYTES or len(batch) == _BATCH_FILES:
+        if size >= _BATCH_BYTES or len(batch) == BATCH_FILES:
             yield batch
             batch, size = [], 0
     if batch:

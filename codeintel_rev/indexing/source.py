@@ -22,6 +22,7 @@ from codeintel_rev.io import git
 from codeintel_rev.io.confined import read_beneath
 from codeintel_rev.io.decode import decode
 from codeintel_rev.io.globs import IgnoreFiles, PathMatcher
+from codeintel_rev.io.stat_cache import Stamp, StatCache
 from codeintel_rev.types import Revision, Role, SkippedFile, SourceFile
 
 IGNORE_FILE = ".codeintelignore"
@@ -44,10 +45,14 @@ _PRIVATE_KEY = re.compile(r"\s*-----BEGIN [A-Z0-9 ]*PRIVATE KEY")
 
 @dataclass(frozen=True, slots=True)
 class PathEntry:
-    """One file that may be indexed, not read yet; `size` in bytes."""
+    """One file that may be indexed, not read yet, and its stamp when it was listed."""
 
     path: str
-    size: int
+    stamp: Stamp
+
+    @property
+    def size(self) -> int:
+        return self.stamp.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +89,16 @@ def scan(root: Path, settings: SourceSettings) -> SourceTree:
     return SourceTree(root, revision, settings, tuple(files[: settings.max_files]), tuple(ordered))
 
 
-def read_files(tree: SourceTree) -> Iterator[SourceFile | SkippedFile]:
-    """Yield every file of the tree in path order, decoded or left out; one is held at a time."""
-    return (read_file(tree.root, entry, tree.settings) for entry in tree.files)
+def contents_of(tree: SourceTree, cache: StatCache) -> dict[str, str]:
+    """Return path → SHA-256 of every file of the tree, "" for one that cannot be read; `cache` saves most reading."""
+
+    def read(path: str) -> str:
+        try:
+            return _sha256(read_beneath(tree.root, path, tree.settings.max_bytes))
+        except (NotFound, InvalidArgument):
+            return ""
+
+    return {entry.path: cache.digest(entry.path, entry.stamp, read) for entry in tree.files}
 
 
 def read_file(root: Path, entry: PathEntry, settings: SourceSettings) -> SourceFile | SkippedFile:
@@ -97,15 +109,15 @@ def read_file(root: Path, entry: PathEntry, settings: SourceSettings) -> SourceF
         return _skip(entry, "unreadable")
     except InvalidArgument:
         return _skip(entry, "oversize")
+    digest = _sha256(content)
     decoded = decode(content)
     if decoded is None:
-        return _skip(entry, "binary")
+        return SkippedFile(entry.path, "binary", entry.size, digest)
     head = decoded.text[: roles.HEAD_CHARS]
     language = language_of(entry.path, head)
     role = roles.role_of(entry.path, language, head)
     if reason := _content_reason(decoded.text, language, role, settings):
-        return _skip(entry, reason)
-    digest = hashlib.sha256(content).hexdigest()
+        return SkippedFile(entry.path, reason, entry.size, digest)
     return SourceFile(entry.path, language, role, len(content), digest, decoded.encoding, decoded.text)
 
 
@@ -163,7 +175,7 @@ def _list_folder(folder: Path) -> list[str] | None:
 def _examine(root: Path, path: str) -> Iterator[PathEntry | SkippedFile]:
     """Yield the file at `path`, or why it cannot be one; nothing when nothing is there any more."""
     try:
-        status = (root / path).lstat()
+        status = os.lstat(f"{root}/{path}")
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError:
@@ -174,7 +186,7 @@ def _examine(root: Path, path: str) -> Iterator[PathEntry | SkippedFile]:
 
 def _entry(path: str, status: os.stat_result) -> PathEntry | SkippedFile:
     if stat.S_ISREG(status.st_mode):
-        return PathEntry(path, status.st_size)
+        return PathEntry(path, Stamp.of(status))
     if stat.S_ISLNK(status.st_mode):
         return SkippedFile(path, "symlink", 0)
     return SkippedFile(path, "submodule" if stat.S_ISDIR(status.st_mode) else "special", 0)
@@ -220,6 +232,10 @@ def _refusals(settings: SourceSettings) -> list[tuple[str, Callable[[PathEntry],
     refusals.append(("empty", lambda entry: entry.size == 0))
     refusals.append(("oversize", lambda entry: entry.size > settings.max_bytes))
     return refusals
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _skip(entry: PathEntry, reason: str) -> SkippedFile:

@@ -1,124 +1,151 @@
-"""The text half of a generation: files, chunks, symbols and the lexical index. Everything search needs but vectors."""
+"""The text half of a generation: files, chunks, symbols and the lexical index. Everything search needs but vectors.
+
+It is made from nothing, or goes on from the parent's: then only files whose content is another are read, parsed and
+exchanged in every store.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from importlib.metadata import version
+from itertools import count, groupby
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 
 from codeintel_rev.config.settings import ChunkingSettings
 from codeintel_rev.errors import GenerationMismatch
-from codeintel_rev.indexing import chunking
+from codeintel_rev.indexing import chunking, grammars
 from codeintel_rev.indexing.chunking import ParsedFile
-from codeintel_rev.indexing.identity import check_unique
-from codeintel_rev.indexing.parse_pool import ParsePool
-from codeintel_rev.indexing.source import SourceTree, read_files
-from codeintel_rev.io import duckdb_catalog, faiss_index, lexical, parquet_store
+from codeintel_rev.indexing.parse_pool import BATCH_FILES, ParsePool
+from codeintel_rev.indexing.source import PathEntry, SourceTree, read_file
+from codeintel_rev.io import catalog_builder, faiss_index, lexical
+from codeintel_rev.io.catalog_builder import CatalogWriter, inherit_catalog
+from codeintel_rev.io.catalog_rows import FileRow, symbols_of
 from codeintel_rev.io.decode import lines_of
+from codeintel_rev.io.duckdb_catalog import Catalog
 from codeintel_rev.io.lexical import LexicalIndex, LexicalWriter
-from codeintel_rev.io.parquet_store import ChunkWriter, FileRow, FileWriter, SymbolWriter, symbols_of
-from codeintel_rev.types import Chunk, Definition, SkippedFile, SourceFile
+from codeintel_rev.types import Chunk, Definition, Ids, SkippedFile, SourceFile
 
 LEXICAL_DIRECTORY = "lexical"
 COMPONENTS = {
     "chunking": chunking.FORMAT,
-    "catalog": duckdb_catalog.FORMAT,
+    "catalog": catalog_builder.FORMAT,
     "lexical": lexical.FORMAT,
-    "tables": int(parquet_store.FORMAT),
     "vectors": faiss_index.FORMAT,
 }
+_STORES = ("duckdb", "tantivy")
+MAX_DEAD = 1 / 3
 
 Tell = Callable[[int, int], None]
 
 
-def inputs_of(tree: SourceTree, chunking_settings: ChunkingSettings) -> str:
-    """Return the digest of everything the text half is made from: equal inputs give an equal text half."""
-    digest = hashlib.sha256()
-    facts = [COMPONENTS, chunking_settings.model_dump(exclude={"workers"}), tree.settings.model_dump(mode="json")]
-    digest.update(json.dumps(facts, sort_keys=True).encode())
-    for skip in tree.skipped:
-        digest.update(f"{skip.path}\0{skip.reason}\0".encode())
-    for entry in tree.files:
-        digest.update(f"{entry.path}\0{_content_digest(tree.root / entry.path)}\0".encode())
-    return digest.hexdigest()
+def inputs_of(tree: SourceTree, chunking_settings: ChunkingSettings, contents: Mapping[str, str]) -> str:
+    """Return `rules:contents`, digests of all the text half is made by and from: equal ones give an equal text half."""
+    rules = [
+        COMPONENTS,
+        # Another version may cut or store otherwise, and must not go on from what this one left.
+        {store: version(store) for store in _STORES},
+        grammars.versions(),
+        chunking_settings.model_dump(exclude={"workers"}),
+        tree.settings.model_dump(mode="json"),
+    ]
+    return f"{_digest(rules)}:{_digest([[(skip.path, skip.reason) for skip in tree.skipped], contents])}"
 
 
-def _content_digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""  # read_files reports it as unreadable
+def _digest(facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def write_text(directory: Path, repo: str, tree: SourceTree, settings: ChunkingSettings, tell: Tell) -> dict[str, int]:
-    """Fill `directory` with the tables and lexical index of `tree`, and return how many rows there are of what.
+def same_rules(inputs: str, others: str) -> bool:
+    """Say whether two text halves were made by the same rules, so that one may go on from the other."""
+    return inputs.partition(":")[0] == others.partition(":")[0]
 
-    `tell(files done, files)` is called as it goes.
 
-    Raises IdCollision, GenerationMismatch when a store does not hold every chunk, InsufficientStorage, StorageFailed.
+def inherit_text(directory: Path, parent: Path) -> None:
+    """Complete the text half of the draft `directory`, which has the lexical files of generation `parent` linked.
+
+    What holds more than `MAX_DEAD` of deleted chunks is written anew. Raises InsufficientStorage, StorageFailed.
+    """
+    inherit_catalog(directory, parent)
+    place = directory / LEXICAL_DIRECTORY
+    if lexical.dead_share(place) <= MAX_DEAD:
+        return
+    shutil.rmtree(place)
+    with closing(Catalog.open(directory)) as catalog, LexicalWriter(place) as writer:
+        for chunk, defined in _documents(catalog):
+            writer.add(chunk, defined)
+        writer.commit()
+
+
+def write_text(
+    directory: Path, repo: str, tree: SourceTree, contents: dict[str, str], settings: ChunkingSettings, *, tell: Tell
+) -> dict[str, int]:
+    """Make the text half in `directory`, new or inherited, that of `tree`, and return how many rows there are of what.
+
+    `contents` are the digests of the tree's files; those of files that changed meanwhile are set right. `tell(files
+    done, files)` is called as it goes. Raises IdCollision, GenerationMismatch when a store does not hold every chunk,
+    InsufficientStorage, StorageFailed.
     """
     with ExitStack() as opened:
-        tables = _Tables(directory, opened)
-        pool = opened.enter_context(
-            ParsePool(repo, settings.max_tokens, settings.workers, settings.parse_timeout_s, settings.parse_memory_mb)
-        )
+        catalog = opened.enter_context(CatalogWriter(directory))
+        known = catalog.digests()
+        changed = _changed(tree.files, known, contents)
+        pool = opened.enter_context(_pool(repo, settings, len(changed)))
+        unchanged = contents.keys() - {entry.path for entry in changed}
+        gone = catalog.forget(known.keys() - unchanged)
+        index = opened.enter_context(LexicalWriter(directory / LEXICAL_DIRECTORY))
+        index.delete(gone)
         for skip in tree.skipped:
-            tables.skip(skip)
-        for source, parsed in _parsed(tree, pool, tables.skip):
-            tables.add(source, parsed)
-            tell(tables.seen() - len(tree.skipped), len(tree.files))
-        tables.index.commit()
-    _check_joins(directory, tables.chunk_ids)
-    return tables.counts()
+            catalog.add(_skipped_row(skip))
+
+        finished = count(1)
+
+        def leave_out(skip: SkippedFile) -> None:
+            contents[skip.path] = skip.sha256
+            catalog.add(_skipped_row(skip))
+            tell(next(finished), len(changed))
+
+        for source, parsed in _parsed(tree, changed, pool, leave_out):
+            contents[source.path] = source.sha256
+            catalog.add(_indexed_row(source, parsed), parsed.chunks, symbols_of(parsed.definitions, parsed.chunks))
+            for chunk, defined in _with_definitions(parsed.chunks, parsed.definitions):
+                index.add(chunk, defined)
+            tell(next(finished), len(changed))
+        index.commit()
+        counts, chunk_ids = catalog.finish()
+    _check_lexical(directory, chunk_ids)
+    return counts
 
 
-class _Tables:
-    """The stores of the text half, filled file by file in step with each other."""
+def _changed(files: Sequence[PathEntry], known: Mapping[str, str], contents: Mapping[str, str]) -> list[PathEntry]:
+    """Return the files whose content is not the known one; one that could not be read may be readable by now."""
+    return [entry for entry in files if not contents[entry.path] or known.get(entry.path) != contents[entry.path]]
 
-    def __init__(self, directory: Path, opened: ExitStack) -> None:
-        self._chunks = opened.enter_context(ChunkWriter(directory))
-        self._symbols = opened.enter_context(SymbolWriter(directory))
-        self._files = opened.enter_context(FileWriter(directory))
-        self.index = opened.enter_context(LexicalWriter(directory / LEXICAL_DIRECTORY))
-        self.chunk_ids: list[int] = []
-        self._counts = Counter(files=0, skipped=0, chunks=0, symbols=0)
 
-    def skip(self, skip: SkippedFile) -> None:
-        self._counts["skipped"] += 1
-        self._files.write([_skipped_row(skip)])
-
-    def add(self, source: SourceFile, parsed: ParsedFile) -> None:
-        self._files.write([_indexed_row(source, parsed)])
-        self._chunks.write(parsed.chunks)
-        self._symbols.write(symbols_of(parsed.definitions, parsed.chunks))
-        for chunk, defined in _with_definitions(parsed):
-            self.index.add(chunk, defined)
-        self.chunk_ids.extend(chunk.chunk_id for chunk in parsed.chunks)
-        self._counts.update(files=1, chunks=len(parsed.chunks), symbols=len(parsed.definitions))
-
-    def seen(self) -> int:
-        return self._counts["files"] + self._counts["skipped"]
-
-    def counts(self) -> dict[str, int]:
-        return dict(self._counts)
+def _pool(repo: str, settings: ChunkingSettings, files: int) -> ParsePool:
+    """Return a pool of no more workers than have something to do: each costs 0.3 s of CPU to start."""
+    workers = min(settings.workers, -(-files // BATCH_FILES))
+    return ParsePool(repo, settings.max_tokens, workers, settings.parse_timeout_s, settings.parse_memory_mb)
 
 
 def _parsed(
-    tree: SourceTree, pool: ParsePool, skip: Callable[[SkippedFile], None]
+    tree: SourceTree, changed: Iterable[PathEntry], pool: ParsePool, leave_out: Callable[[SkippedFile], None]
 ) -> Iterator[tuple[SourceFile, ParsedFile]]:
-    """Yield every readable file with what the pool made of it, in path order; the others go to `skip`."""
+    """Yield every readable file with what the pool made of it, in path order; the others go to `leave_out`."""
     sent: deque[SourceFile] = deque()
 
     def readable() -> Iterator[SourceFile]:
-        for file in read_files(tree):
+        for entry in changed:
+            file = read_file(tree.root, entry, tree.settings)
             if isinstance(file, SkippedFile):
-                skip(file)
+                leave_out(file)
             else:
                 sent.append(file)
                 yield file
@@ -127,11 +154,26 @@ def _parsed(
         yield sent.popleft(), parsed
 
 
-def _with_definitions(parsed: ParsedFile) -> Iterator[tuple[Chunk, Sequence[Definition]]]:
-    """Yield each chunk with the definitions whose first line it holds."""
-    for chunk in parsed.chunks:
+def _documents(catalog: Catalog) -> Iterator[tuple[Chunk, list[Definition]]]:
+    """Yield each chunk of a catalogue with the definitions whose first line it holds."""
+    by_path = attrgetter("path")
+    symbols = groupby(catalog.symbols(), by_path)
+    path, definitions = next(symbols, ("", iter(())))
+    for at, chunks in groupby(catalog.chunks(), by_path):
+        if path != at:
+            yield from _with_definitions(chunks, ())
+            continue
+        yield from _with_definitions(chunks, list(definitions))
+        path, definitions = next(symbols, ("", iter(())))
+
+
+def _with_definitions(
+    chunks: Iterable[Chunk], definitions: Sequence[Definition]
+) -> Iterator[tuple[Chunk, list[Definition]]]:
+    """Yield each chunk of a file with those of the file's definitions whose first line it holds."""
+    for chunk in chunks:
         lines = range(chunk.start_line, chunk.end_line + 1)
-        yield chunk, [definition for definition in parsed.definitions if definition.start_line in lines]
+        yield chunk, [definition for definition in definitions if definition.start_line in lines]
 
 
 def _indexed_row(source: SourceFile, parsed: ParsedFile) -> FileRow:
@@ -150,14 +192,13 @@ def _indexed_row(source: SourceFile, parsed: ParsedFile) -> FileRow:
 
 
 def _skipped_row(skip: SkippedFile) -> FileRow:
-    return FileRow(skip.path, "", "", skip.size, "", "", 0, 0, "skipped", skip.reason)
+    return FileRow(skip.path, "", "", skip.size, skip.sha256, "", 0, 0, "skipped", skip.reason)
 
 
-def _check_joins(directory: Path, chunk_ids: Sequence[int]) -> None:
-    """Raise unless ids are unique and the lexical index holds exactly them (law 1); the catalogue checks its own."""
-    check_unique(chunk_ids)
+def _check_lexical(directory: Path, chunk_ids: Ids) -> None:
+    """Raise unless the lexical index holds exactly the chunks of the catalogue (law 1), which checks its own tables."""
     indexed = LexicalIndex.open(directory / LEXICAL_DIRECTORY).chunk_ids()
-    if not np.array_equal(indexed, np.sort(np.asarray(chunk_ids, np.int64))):
+    if not np.array_equal(indexed, chunk_ids):
         raise GenerationMismatch(
-            f"lexical index holds {len(indexed)} chunks, the tables {len(chunk_ids)}.", "Build again."
+            f"lexical index holds {len(indexed)} chunks, the catalogue {len(chunk_ids)}.", "Build again."
         )

@@ -9,7 +9,7 @@ sample, on the first of which the codec is trained; each published part is kept 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -24,13 +24,12 @@ from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.dense import DenseEncoder, embedding_text
 from codeintel_rev.encoders.token_encoder import fitted_projection, open_token_encoder
 from codeintel_rev.encoders.tokens import Projection, TokenEncoder
-from codeintel_rev.errors import GenerationMismatch, IndexCorrupt, IndexIncompatible
+from codeintel_rev.errors import IndexCorrupt, IndexIncompatible
 from codeintel_rev.indexing.progress import Stopwatch
 from codeintel_rev.io.drafts import Draft
-from codeintel_rev.io.duckdb_catalog import Catalog
+from codeintel_rev.io.duckdb_catalog import Catalog, read_chunks
 from codeintel_rev.io.generations import GenerationStore
 from codeintel_rev.io.manifest import Manifest
-from codeintel_rev.io.parquet_store import read_chunks
 from codeintel_rev.io.token_index import (
     PROJECTION,
     TOKENS,
@@ -45,7 +44,7 @@ from codeintel_rev.io.token_index import (
     write_projection,
     write_texts,
 )
-from codeintel_rev.types import Ids
+from codeintel_rev.types import Chunk, Ids
 from codeintel_rev.xtr import build as engine
 from codeintel_rev.xtr import storage
 from codeintel_rev.xtr.config import BuildConfig
@@ -111,7 +110,7 @@ def carry(draft: Draft, parent: Manifest, held: Held) -> Carried:
     REQUIRES: `linked(parent)` are linked, and the chunks of the draft are written.
     """
     directory = token_directory(draft.path)
-    kept = _among(held.texts, texts_of(draft.path))
+    kept = _among(held.texts, texts_of(read_chunks(draft.path)))
     figures = _Figures(held.build.figures)
     if not kept.all():
         engine.delete(directory / TOKENS, held.texts[~kept, 0], figures)
@@ -133,13 +132,13 @@ def publish_tokens(
     encoder = _encoder_of(held, generation, settings, dense) if held else None
     if held and encoder and len(held.texts) == current.counts["chunks"] and not _crowded(held.index, MOST_SEGMENTS):
         return current, 0
-    wanted = texts_of(generation)
-    start = (
-        _Start(encoder, None, held)
-        if held and encoder and not _mostly_new(wanted, held)
-        else _anew(generation, current, settings, dense)
-    )
     with closing(Catalog.open(generation, settings.duckdb)) as catalog:
+        wanted = texts_of(catalog.chunks())
+        start = (
+            _Start(encoder, None, held)
+            if held and encoder and not _mostly_new(wanted, held)
+            else _anew(catalog, current, settings, dense)
+        )
         job = _Job(store, current, settings, start=start, catalog=catalog, wanted=wanted, watch=watch)
         return job.run(), job.encoded
 
@@ -153,8 +152,8 @@ class _Start:
     held: Held | None
 
 
-def _anew(generation: Path, current: Manifest, settings: Settings, dense: DenseEncoder | None) -> _Start:
-    projection = fitted_projection(settings, dense, _sample(generation, current)) if dense else None
+def _anew(catalog: Catalog, current: Manifest, settings: Settings, dense: DenseEncoder | None) -> _Start:
+    projection = fitted_projection(settings, dense, _sample(catalog, current)) if dense else None
     return _Start(open_token_encoder(settings, dense, _models(settings), projection), projection, None)
 
 
@@ -180,9 +179,9 @@ def _mostly_new(wanted: Ids, held: Held) -> bool:
     return len(wanted) - kept - held.build.missing > len(wanted) / 2
 
 
-def _sample(generation: Path, manifest: Manifest) -> list[str]:
+def _sample(catalog: Catalog, manifest: Manifest) -> list[str]:
     step = max(1, manifest.counts["chunks"] // SAMPLED)
-    return [embedding_text(chunk) for chunk in islice(read_chunks(generation), 0, None, step)]
+    return [embedding_text(chunk) for chunk in islice(catalog.chunks(), 0, None, step)]
 
 
 class _Job:
@@ -285,9 +284,7 @@ class _Job:
         """Encode the chunks `texts` (n, 2), and mark there those that were cut."""
         for at in range(0, len(texts), AT_ONCE):
             some = texts[at : at + AT_ONCE]
-            chunks, absent = self._catalog.hydrate(some[:, 0])
-            if absent:
-                raise GenerationMismatch(f"{len(absent)} chunks are in the tables and not in the catalogue.")
+            chunks, _ = self._catalog.hydrate(some[:, 0])
             read = [embedding_text(chunk) for chunk in chunks]
             encoded = self._start.encoder.encode_documents([text[:LONGEST] for text in read])
             for row, text, document in zip(some, read, encoded, strict=True):
@@ -334,9 +331,9 @@ class _Figures:
         self.by_name[figure.value] = before + value
 
 
-def texts_of(generation: Path) -> Ids:
-    """Return the (n, 2) chunk_id, ascending, and hash of what is encoded, of every chunk of `generation`."""
-    rows = chain.from_iterable((chunk.chunk_id, _digest(embedding_text(chunk))) for chunk in read_chunks(generation))
+def texts_of(chunks: Iterable[Chunk]) -> Ids:
+    """Return the (n, 2) chunk_id, ascending, and hash of what is encoded, of every one of `chunks`."""
+    rows = chain.from_iterable((chunk.chunk_id, _digest(embedding_text(chunk))) for chunk in chunks)
     found = np.fromiter(rows, np.int64).reshape(-1, 2)
     return found[np.argsort(found[:, 0])]
 

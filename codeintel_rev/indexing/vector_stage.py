@@ -13,7 +13,7 @@ from codeintel_rev.config.settings import IndexSettings
 from codeintel_rev.encoders.batched import Wanted, cached, encoded
 from codeintel_rev.encoders.dense import DenseEncoder, embedding_text
 from codeintel_rev.indexing.text_stage import Tell
-from codeintel_rev.io.parquet_store import read_chunks
+from codeintel_rev.io.duckdb_catalog import read_chunks
 from codeintel_rev.io.vector_cache import VectorCache
 from codeintel_rev.io.vector_update import VectorUpdate, update_vectors
 from codeintel_rev.io.vectors import Subset

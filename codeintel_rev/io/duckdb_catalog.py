@@ -1,21 +1,24 @@
 """The catalogue of a generation: what stands where, asked in SQL.
 
-`catalog.duckdb` holds its own copy of the Parquet tables, because DuckDB's blocks carry checksums and Parquet's do not:
-it is the one engine here that notices a flipped bit. Row order is chosen for the readers (DuckDB skips blocks by their
-minimum and maximum): `chunks` by path and line, `symbols` by their lower-case name. There is no index: 20 ids out of 1M
-rows join in 3.6 ms, and an index would double the file. `faiss_idmap` is empty until there are vectors; `v_faiss_join`
-is every chunk with the row of its vector or NULL, so that coverage can be below 1.
+    chunks, symbols, files         the rows of `catalog_rows`; `chunks` also has `place`, its number in path order
+    faiss_idmap                    which vectors there are, empty until there are some
+    v_faiss_join                   every chunk with the row of its vector or NULL, so that coverage can be below 1
+    meta                           the format of all this
 
-The builder writes a new file (`build_catalog`); everyone else opens the published one read-only (`Catalog`).
+`catalog.duckdb` is the one home of these rows: DuckDB's blocks carry checksums, Parquet's do not. A catalogue written
+in one go has its rows in path order (DuckDB skips blocks by their minimum and maximum); what was changed since stands
+behind. There is no index: 20 ids out of 1M rows join in 3.6 ms, and an index would double the file.
+
+The builder writes it in a draft (`catalog_builder`); everyone else opens the published one read-only (`Catalog`).
 """
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -28,7 +31,6 @@ from numpy.typing import ArrayLike, NDArray
 from codeintel_rev.config.settings import DuckDBSettings
 from codeintel_rev.errors import (
     DeadlineExceeded,
-    GenerationMismatch,
     IndexCorrupt,
     IndexIncompatible,
     IndexUnavailable,
@@ -36,32 +38,11 @@ from codeintel_rev.errors import (
     QueryTooComplex,
 )
 from codeintel_rev.io import catalog_sql as sql
+from codeintel_rev.io.catalog_builder import BUILDING, CATALOG, FORMAT, Config
+from codeintel_rev.io.catalog_rows import FileRow, Symbol
 from codeintel_rev.io.globs import PathMatcher
-from codeintel_rev.io.parquet_store import (
-    CHUNKS,
-    FILES,
-    IDMAP,
-    SYMBOLS,
-    FileRow,
-    get_chunk_schema,
-    get_file_schema,
-    get_idmap_schema,
-    get_symbol_schema,
-    reading,
-    writing,
-)
 from codeintel_rev.types import Chunk, Ids, Role, Scope, Selection
 
-CATALOG = "catalog.duckdb"
-FORMAT = 1
-
-Config = dict[str, str | bool | int | float | list[str]]
-
-BUILDING: Config = {
-    "memory_limit": "1GB",
-    "autoload_known_extensions": "false",
-    "autoinstall_known_extensions": "false",
-}
 SERVING: Config = {
     "autoload_known_extensions": "false",
     "autoinstall_known_extensions": "false",
@@ -70,6 +51,7 @@ SERVING: Config = {
     "lock_configuration": "true",
     "temp_directory": "",
 }
+_PAGE_ROWS = 4096
 _INTERRUPT_AGAIN_S = 0.01
 _FAST_PAGE_S = 0.05
 
@@ -94,60 +76,6 @@ class Coverage:
     vectors: int
 
 
-def build_catalog(directory: Path, *, parent: Path | None = None) -> None:
-    """Write `catalog.duckdb` from the Parquet tables in `directory`; without `idmap.parquet` no chunk has a vector.
-
-    The tables are copied from the catalogue of the generation `parent` when its Parquet files are the same files (hard
-    links), so that a generation which only adds vectors is cheap. Raises GenerationMismatch when the tables do not
-    join, IndexCorrupt for a missing or broken table, InsufficientStorage, StorageFailed.
-    """
-    path = directory / CATALOG
-    if path.exists():
-        raise ValueError(f"{path} exists; a published file is never written again")
-    with writing(path, duckdb.Error):
-        if parent and _same_tables(directory, parent):
-            shutil.copyfile(parent / CATALOG, path)
-            with duckdb.connect(path.absolute(), config=BUILDING) as connection:
-                connection.execute(sql.CLEAR_IDMAP)
-                _fill_idmap(connection, directory)
-            return
-        with duckdb.connect(path.absolute(), config=BUILDING) as connection:
-            _create_tables(connection, directory)
-            _fill_idmap(connection, directory)
-
-
-def _same_tables(directory: Path, parent: Path) -> bool:
-    pairs = [(directory / name, parent / name) for name in (CHUNKS, SYMBOLS, FILES)]
-    return all(own.is_file() and other.is_file() and own.samefile(other) for own, other in pairs)
-
-
-def _create_tables(connection: duckdb.DuckDBPyConnection, directory: Path) -> None:
-    connection.execute(sql.CREATE_META, {"format": FORMAT})
-    _load(connection, sql.CREATE_CHUNKS, directory / CHUNKS, get_chunk_schema())
-    _load(connection, sql.CREATE_SYMBOLS, directory / SYMBOLS, get_symbol_schema())
-    _load(connection, sql.CREATE_FILES, directory / FILES, get_file_schema())
-    connection.execute(sql.CREATE_IDMAP)
-    connection.execute(sql.CREATE_JOIN)
-
-
-def _fill_idmap(connection: duckdb.DuckDBPyConnection, directory: Path) -> None:
-    if (directory / IDMAP).exists():
-        _load(connection, sql.FILL_IDMAP, directory / IDMAP, get_idmap_schema())
-    broken = connection.execute(sql.COUNT_BROKEN_JOINS)
-    names = [column[0] for column in broken.description]
-    for name, count in zip(names, broken.fetchall()[0], strict=True):
-        if count:
-            raise GenerationMismatch(f"the tables of this build do not join: {count} {name}.", "Build again.")
-
-
-def _load(connection: duckdb.DuckDBPyConnection, statement: str, path: Path, schema: pa.Schema) -> None:
-    """Run `statement` over the rows of one Parquet table as `source`: a path in SQL would be read as a glob."""
-    with reading(path, schema) as table:
-        connection.register("source", pa.RecordBatchReader.from_batches(schema, table.iter_batches()))
-        connection.execute(statement)
-        connection.unregister("source")
-
-
 class Catalog:
     """A published catalogue, read-only. Safe for many threads: each call takes a cursor of its own.
 
@@ -159,9 +87,13 @@ class Catalog:
         self._root = root
 
     @classmethod
-    def open(cls, directory: Path, settings: DuckDBSettings) -> Catalog:
-        """Open the catalogue of one generation. Raises IndexCorrupt, or IndexIncompatible for another format."""
-        config: Config = {**SERVING, "threads": settings.threads, "memory_limit": f"{settings.memory_limit_mb}MB"}
+    def open(cls, directory: Path, settings: DuckDBSettings | None = None) -> Catalog:
+        """Open the catalogue of one generation, by default with a builder's limits.
+
+        REQUIRES: who opens a published one, which others may have open in this process, gives the same settings as
+        they: DuckDB has one instance a file. Raises IndexCorrupt, IndexIncompatible for another format.
+        """
+        config: Config = {**SERVING, **(_limits(settings) if settings else BUILDING)}
         with _errors_mapped():
             catalog = cls(duckdb.connect((directory / CATALOG).absolute(), read_only=True, config=config))
         found = catalog._rows(sql.SELECT_FORMAT)
@@ -222,6 +154,33 @@ class Catalog:
         """Return the chunks of the file at exactly `path` by line; none when it is not indexed."""
         return [_chunk(row) for row in self._rows(sql.SELECT_CHUNKS_OF_FILE, {"path": path})]
 
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield every chunk by path and line, a page in memory at a time."""
+        for first in count(0, _PAGE_ROWS):
+            rows = self._rows(sql.SELECT_CHUNKS, {"first": first, "last": first + _PAGE_ROWS - 1})
+            yield from map(_chunk, rows)
+            if len(rows) < _PAGE_ROWS:
+                return
+
+    def symbols(self) -> Iterator[Symbol]:
+        """Yield every definition by path, and of one file in file order."""
+        with self._cursor() as cursor:
+            cursor.execute(sql.EVERY_SYMBOL)
+            while rows := cursor.fetchmany(_PAGE_ROWS):
+                yield from (Symbol(*row) for row in rows)
+
+    def reasons(self) -> dict[str, int]:
+        """Return how many files there are by the reason why they were left out or cut by lines."""
+        return dict(self._rows(sql.SELECT_REASONS))
+
+    def outlines(self) -> pa.Table:
+        """Return chunk_id, path, role and kind of every chunk, by ascending id."""
+        return self._table(sql.SELECT_OUTLINES)
+
+    def defines(self) -> pa.Table:
+        """Return the chunk_id of every chunk in which a definition starts, ascending, and their qualified names."""
+        return self._table(sql.SELECT_DEFINES)
+
     def chunk_text_rows(
         self,
         pattern: str,
@@ -266,12 +225,26 @@ class Catalog:
             columns: dict[str, NDArray[Any]] = cursor.execute(statement, parameters).fetchnumpy()
             return columns
 
+    def _table(self, statement: str) -> pa.Table:
+        with self._cursor() as cursor:
+            return cursor.sql(statement).to_arrow_table()
+
     @contextmanager
     def _cursor(self, tables: Mapping[str, pa.Table] | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
         with _errors_mapped(), self._root.cursor() as cursor:
             for name, table in (tables or {}).items():
                 cursor.register(name, table)
             yield cursor
+
+
+def _limits(settings: DuckDBSettings) -> Config:
+    return {"threads": settings.threads, "memory_limit": f"{settings.memory_limit_mb}MB"}
+
+
+def read_chunks(directory: Path, settings: DuckDBSettings | None = None) -> Iterator[Chunk]:
+    """Yield the chunks of a generation or draft by path and line; `settings` and raises as `Catalog.open`."""
+    with closing(Catalog.open(directory, settings)) as catalog:
+        yield from catalog.chunks()
 
 
 def _chunk(row: tuple[Any, ...]) -> Chunk:
@@ -293,7 +266,7 @@ def _regex_rows(
     pattern of 2045 instructions. A page that starts with one chunk bounds what a hostile pattern can hold up.
     """
     place = {name: parameters[name] for name in ("path", "line")}
-    first, end = cursor.execute(sql.SELECT_ROWS_BEHIND, place).fetchall()[0]
+    first, end = cursor.execute(sql.SELECT_PLACES_BEHIND, place).fetchall()[0]
     rows: list[TextRow] = []
     size = 1
     while first is not None and first <= end and len(rows) < limit:

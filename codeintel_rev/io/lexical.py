@@ -14,11 +14,13 @@ the index: the writer removes its own, and the reader, which would create one ev
 in a temporary directory instead. No check of the content is made here: tantivy lets most flipped bits pass, so the
 manifest's SHA-256 must be verified before `LexicalIndex.open`.
 
-tantivy's BM25 has k1 = 1.2 and b = 0.75. Counts behind idf include deleted chunks until their segment is merged away.
+tantivy's BM25 has k1 = 1.2 and b = 0.75. Counts behind idf and the average length include deleted chunks until their
+segment is merged away, so scores may differ a little from those of an index made at once.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -141,6 +143,17 @@ class LexicalWriter:
                     f"cannot {action} the lexical index: the disk is full.", "Free space."
                 ) from failure
             raise
+
+
+def dead_share(directory: Path) -> float:
+    """Return the share of deleted chunks among all that the index in `directory` still holds. Raises IndexCorrupt."""
+    try:
+        segments = json.loads((directory / "meta.json").read_bytes())["segments"]
+        held = sum(segment["max_doc"] for segment in segments)
+        dead = sum(segment["deletes"]["num_deleted_docs"] for segment in segments if segment["deletes"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise IndexCorrupt("lexical index cannot be opened: meta.json is not readable.", "Build again.") from error
+    return float(dead / max(held, 1))
 
 
 class LexicalIndex:

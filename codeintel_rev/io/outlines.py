@@ -6,13 +6,12 @@ DuckDB would need milliseconds for such a join; here it is one binary search and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from codeintel_rev.io.parquet_store import CHUNKS, SYMBOLS, get_chunk_schema, get_symbol_schema, reading
+from codeintel_rev.io.duckdb_catalog import Catalog
 from codeintel_rev.types import Ids, Role
 
 _CODED = ("path", "role", "kind")
@@ -37,20 +36,16 @@ class Outlines:
     columns: pa.Table
 
     @classmethod
-    def open(cls, directory: Path) -> Outlines:
-        """Raises IndexCorrupt, IndexIncompatible."""
-        chunks = _columns(directory / CHUNKS, get_chunk_schema(), ["chunk_id", *_CODED])
-        symbols = _columns(directory / SYMBOLS, get_symbol_schema(), ["chunk_id", "qualified_name"])
-        defines = symbols.group_by("chunk_id", use_threads=False).aggregate([("qualified_name", "list")])
+    def open(cls, catalog: Catalog) -> Outlines:
+        """Raises IndexCorrupt."""
+        chunks, symbols = catalog.outlines(), catalog.defines()
         # Arrow cannot carry a list through a join, so its rows are taken by number.
-        order = pc.sort_indices(chunks["chunk_id"])
-        chunks = chunks.take(order).combine_chunks()
-        rows = pc.index_in(chunks["chunk_id"], value_set=defines["chunk_id"].combine_chunks())
-        taken = defines["qualified_name_list"].combine_chunks().take(rows.combine_chunks())
-        coded = [chunks[name].dictionary_encode() for name in _CODED]
+        rows = pc.index_in(chunks["chunk_id"], value_set=symbols["chunk_id"].combine_chunks())
+        defines = symbols["defines"].combine_chunks().take(rows.combine_chunks())
+        coded = [chunks[name].combine_chunks().dictionary_encode() for name in _CODED]
         return cls(
             chunks["chunk_id"].to_numpy().astype(np.int64),
-            pa.Table.from_arrays([*coded, taken], names=[*_CODED, "defines"]),
+            pa.Table.from_arrays([*coded, defines], names=[*_CODED, "defines"]),
         )
 
     def known(self, chunk_ids: Ids) -> Ids:
@@ -69,8 +64,3 @@ class Outlines:
             Outline(chunk_id, path, Role(role), kind, tuple(defines or ()))
             for chunk_id, path, role, kind, defines in zip(chunk_ids.tolist(), *columns, strict=True)
         ]
-
-
-def _columns(path: Path, schema: pa.Schema, names: list[str]) -> pa.Table:
-    with reading(path, schema) as table:
-        return table.read(columns=names)

@@ -60,14 +60,14 @@ def open_shard(
     tokens that are missing, damaged or of another model. Raises IndexCorrupt, GenerationMismatch, IndexIncompatible.
     """
     lexical = LexicalIndex.open(generation.path / LEXICAL_DIRECTORY)
-    outlines = Outlines.open(generation.path)
     dense, limits = _open_dense(generation, model)
     tokens, token_limits = _open_tokens(generation, encoders) if encoders else (None, [])
+    catalog = Catalog.open(generation.path, duckdb)
     return Shard(
         generation.manifest.repo,
         generation,
-        Catalog.open(generation.path, duckdb),
-        outlines,
+        catalog,
+        Outlines.open(catalog),
         (Lexical(lexical), Symbols(lexical), *dense, *((Wide(tokens),) if tokens else ())),
         worktree,
         (*generation.limits, *limits, *token_limits),

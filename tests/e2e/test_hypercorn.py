@@ -38,7 +38,8 @@ def free_port() -> int:
 def environment(folder: Path, **settings: object) -> dict[str, str]:
     named = {f"CODEINTEL_{name.upper()}": str(value) for name, value in settings.items()}
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CODEINTEL_")}
-    return {**kept, **named, "PYTHONPATH": str(TESTS), "CODEINTEL_PATHS__DATA_DIR": str(folder / "data")}
+    modules = os.pathsep.join(map(str, (TESTS, TESTS.parent)))
+    return {**kept, **named, "PYTHONPATH": modules, "CODEINTEL_PATHS__DATA_DIR": str(folder / "data")}
 
 
 def start(folder: Path, **settings: object) -> subprocess.Popen[bytes]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from projects import SHOP, Project, ids_by_store, new_project
 
@@ -17,10 +17,9 @@ from codeintel_rev.errors import BuildInProgress, InvalidArgument, NotFound
 from codeintel_rev.indexing import build as build_module
 from codeintel_rev.indexing import vector_stage
 from codeintel_rev.io import builder_lock
-from codeintel_rev.io.duckdb_catalog import Catalog
+from codeintel_rev.io.duckdb_catalog import Catalog, read_chunks
 from codeintel_rev.io.leases import FileLock
 from codeintel_rev.io.manifest import Manifest
-from codeintel_rev.io.parquet_store import SYMBOLS, read_chunks
 from codeintel_rev.io.progress import read_progress
 from codeintel_rev.io.registry import Source, register
 from codeintel_rev.io.stored_vectors import StoredVectors
@@ -164,7 +163,8 @@ def test_a_deleted_file_is_in_no_store(project: Project) -> None:
     stores = ids_by_store(project.directory)
     assert not any(gone in ids for ids in stores.values())
     assert (summary.encoded, "shop/payment.py" in project.files) == (0, False)
-    assert "shop/payment.py" not in pq.read_table(project.directory / SYMBOLS)["path"].to_pylist()
+    with closing(Catalog.open(project.directory)) as catalog:
+        assert "shop/payment.py" not in {symbol.path for symbol in catalog.symbols()}
 
 
 def test_a_deleted_file_is_not_found_any_more(project: Project) -> None:

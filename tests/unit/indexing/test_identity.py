@@ -1,11 +1,9 @@
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codeintel_rev.errors import IdCollision
-from codeintel_rev.indexing.identity import check_unique, mint, mint_all
+from codeintel_rev.indexing.identity import mint, mint_all
 
 ANY_TEXT = st.text(st.characters())
 
@@ -34,12 +32,3 @@ def test_equal_texts_of_one_file_get_different_ids(texts: list[str]) -> None:
 
 def test_the_first_of_equal_texts_keeps_its_id_when_another_is_added_below() -> None:
     assert mint_all("r", "a.py", ["pass"])[0] == mint_all("r", "a.py", ["pass", "pass"])[0]
-
-
-def test_different_ids_pass_the_check() -> None:
-    check_unique(mint_all("r", "a.py", ["a", "b", "a"]))
-
-
-def test_a_collision_stops_the_build_and_says_what_to_do() -> None:
-    with pytest.raises(IdCollision, match=r"chunk id 7 .*source\.deny"):
-        check_unique([3, 7, 9, 7])

@@ -136,9 +136,9 @@ def test_a_worker_that_cannot_start_is_told_by_name(monkeypatch: pytest.MonkeyPa
 
     with (
         pytest.raises(ParseFailed, match="parse worker did not start: /bin/false ended with 1"),
-        ParsePool("r", 60, 1, 1.0, 256),
+        ParsePool("r", 60, 1, 1.0, 256) as pool,
     ):
-        pass
+        list(pool.parse([source("a.py", "a = 1\n")]))
 
 
 def test_modules_in_the_current_directory_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ import pytest
 
 from codeintel_rev.config.settings import SourceSettings
 from codeintel_rev.errors import NotFound
-from codeintel_rev.indexing.source import PathEntry, SourceTree, read_file, read_files, scan
+from codeintel_rev.indexing.source import PathEntry, SourceTree, contents_of, read_file, scan
+from codeintel_rev.io.stat_cache import Stamp, StatCache
 from codeintel_rev.types import Revision, Role, SkippedFile, SourceFile
 
 Plant = Callable[..., Path]
@@ -45,6 +46,10 @@ def settings(**values: object) -> SourceSettings:
 
 def listed(tree: SourceTree) -> list[str]:
     return [entry.path for entry in tree.files]
+
+
+def read_files(tree: SourceTree) -> list[SourceFile | SkippedFile]:
+    return [read_file(tree.root, entry, tree.settings) for entry in tree.files]
 
 
 def read(tree: SourceTree) -> dict[str, SourceFile]:
@@ -303,7 +308,9 @@ def test_a_file_that_vanished_since_the_scan_is_unreadable(tmp_path: Path) -> No
 
 def test_a_file_that_grew_since_the_scan_is_oversize(tmp_path: Path) -> None:
     plain(tmp_path, {"a.py": "x" * 200})
-    assert read_file(tmp_path, PathEntry("a.py", 10), settings(max_bytes=100)) == SkippedFile("a.py", "oversize", 10)
+    assert read_file(tmp_path, PathEntry("a.py", Stamp(10, 0, 0, 0)), settings(max_bytes=100)) == SkippedFile(
+        "a.py", "oversize", 10
+    )
 
 
 def test_a_folder_swapped_for_a_link_since_the_scan_is_unreadable(tmp_path: Path) -> None:
@@ -318,3 +325,18 @@ def test_a_folder_swapped_for_a_link_since_the_scan_is_unreadable(tmp_path: Path
 def test_what_is_no_folder_cannot_be_scanned(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="'missing' is no folder"):
         scan(tmp_path / "missing", settings())
+
+
+def test_contents_are_the_digests_of_the_bytes(tmp_path: Path) -> None:
+    tree = scan(plain(tmp_path / "tree", {"a.py": b"x\r\n", "b.bin": b"\0"}), settings())
+    contents = contents_of(tree, StatCache(tmp_path))
+    assert contents == {
+        path: hashlib.sha256(data).hexdigest() for path, data in {"a.py": b"x\r\n", "b.bin": b"\0"}.items()
+    }
+    assert {file.path: file.sha256 for file in read_files(tree)} == contents
+
+
+def test_a_file_that_cannot_be_read_has_no_digest(tmp_path: Path) -> None:
+    tree = scan(plain(tmp_path / "tree", {"a.py": "x"}), settings())
+    (tmp_path / "tree" / "a.py").unlink()
+    assert contents_of(tree, StatCache(tmp_path)) == {"a.py": ""}

@@ -45,7 +45,7 @@ def test_every_chunk_is_found_by_its_own_text(indexed: Place, served: Shards) ->
     """A33: one document a chunk, under the chunk's id."""
     chunks = chunks_of(served, "shop")
     with opened_wide("shop", indexed.settings, None) as wide:
-        assert len(wide.engine) == len(chunks)
+        assert len(wide.index.engine) == len(chunks)
         first = [wide.search(chunk.text[:600], 1).hits[0].chunk_id for chunk in chunks]
     assert sum(found == chunk.chunk_id for found, chunk in zip(first, chunks, strict=True)) >= 0.8 * len(chunks)
 
@@ -169,7 +169,7 @@ def test_every_query_is_measured(indexed: Place) -> None:
     """A38."""
     with opened_wide("shop", indexed.settings, None) as wide:
         measured = measure(wide, ["cart", "card", "money"], 5)
-    assert (measured.queries, measured.documents) == (3, len(wide.engine))
+    assert (measured.queries, measured.documents) == (3, len(wide.index.engine))
     assert 0 < measured.search_p50_ms <= measured.search_p95_ms
     assert np.isfinite(measured.queries_per_s)
 
@@ -177,4 +177,4 @@ def test_every_query_is_measured(indexed: Place) -> None:
 def test_the_dense_vector_needs_no_second_session(minilm: DenseEncoder, indexed: Place) -> None:
     """One forward pass for both: its dense vector is the dense encoder's."""
     with opened_wide("shop", indexed.settings, None) as wide:
-        assert np.array_equal(wide.encoder.encode_query("cart").dense, minilm.encode_queries(["cart"])[0])
+        assert np.array_equal(wide.index.encoder.encode_query("cart").dense, minilm.encode_queries(["cart"])[0])

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 from fakes import FakeTokens
 from killed_build import CHECKPOINT, killed_build
-from projects import Project, new_project
+from projects import Project, ids_by_store, new_project
 
+from codeintel_rev.config.settings import DuckDBSettings
 from codeintel_rev.encoders.dense import embedding_text
 from codeintel_rev.indexing import token_stage
 from codeintel_rev.indexing.token_stage import centroids_for
+from codeintel_rev.io.duckdb_catalog import read_chunks
 from codeintel_rev.io.manifest import MANIFEST, Manifest
-from codeintel_rev.io.parquet_store import read_chunks
+from codeintel_rev.io.parquet_store import read_idmap
 from codeintel_rev.io.token_index import (
     BUILD,
     PROJECTION,
@@ -28,6 +30,7 @@ from codeintel_rev.io.token_index import (
     token_directory,
     token_model_id,
 )
+from codeintel_rev.io.vectors import PRIMARY
 from codeintel_rev.types import BuildProgress, Chunk
 from codeintel_rev.xtr.build import SAMPLE_PER_CENTROID, centroid_count
 from codeintel_rev.xtr.config import BuildConfig, SearchConfig
@@ -78,7 +81,7 @@ def tokens_of(project: Project) -> Path:
 
 
 def chunks(project: Project) -> dict[int, Chunk]:
-    return {chunk.chunk_id: chunk for chunk in read_chunks(project.directory)}
+    return {chunk.chunk_id: chunk for chunk in read_chunks(project.directory, DuckDBSettings())}
 
 
 def found(project: Project, query: str, limit: int = 50) -> list[tuple[int, float]]:
@@ -207,6 +210,32 @@ def test_only_what_changed_is_encoded(project: Project, encoder: FakeTokens) -> 
     summary = project.build()
     read = {embedding_text(chunk) for chunk in chunks(project).values() if chunk.path in CHANGES}
     assert (summary.tokens_encoded, set(encoder.read)) == (2, read)
+    assert_whole(project)
+
+
+def test_an_update_makes_only_what_changed_in_every_store(
+    tmp_path: Path, models_dir: Path, encoder: FakeTokens
+) -> None:
+    """One file is parsed and encoded; vectors and tokens of the others are the parent's own files."""
+    sections = {"xtr": {"enable": True}, "index": {"compact_secondary": 0.5, "keep_generations": 9}}
+    project = new_project(tmp_path, models_dir, FILES).having(**sections)
+    project.build()
+    before, parsed = project.directory, set[int]()
+
+    def told(progress: BuildProgress) -> None:
+        if progress.stage == "parse":
+            parsed.add(progress.total)
+
+    project.write({"m00.py": CHANGES["m00.py"]})
+    summary = project.build(told)
+    assert (parsed, summary.encoded, summary.tokens_encoded) == ({1}, 1, 1)
+    assert all((project.directory / name).samefile(before / name) for name in PRIMARY.files)
+    documents = list(token_directory(before).rglob("cells.u16"))
+    assert documents
+    assert all((project.directory / path.relative_to(before)).samefile(path) for path in documents)
+    rows, _ = read_idmap(project.directory)
+    assert (len(rows), rows[-1]) == (12, 12)
+    assert len({*map(tuple, ids_by_store(project.directory).values()), tuple(sorted(chunks(project)))}) == 1
     assert_whole(project)
 
 

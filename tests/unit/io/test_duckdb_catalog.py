@@ -1,8 +1,6 @@
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -12,16 +10,17 @@ import pytest
 from codeintel_rev.config.settings import DuckDBSettings
 from codeintel_rev.errors import (
     DeadlineExceeded,
-    GenerationMismatch,
     IndexCorrupt,
     IndexIncompatible,
     IndexUnavailable,
     InvalidArgument,
-    StorageFailed,
 )
-from codeintel_rev.io import parquet_store as tables
-from codeintel_rev.io.duckdb_catalog import CATALOG, Catalog, Coverage, build_catalog
+from codeintel_rev.io.catalog_builder import CATALOG, fill_idmap
+from codeintel_rev.io.catalog_rows import FileRow, Symbol
+from codeintel_rev.io.duckdb_catalog import Catalog, Coverage, read_chunks
+from codeintel_rev.io.parquet_store import IDMAP, write_idmap
 from codeintel_rev.types import Chunk, Role, Scope
+from tests.catalogs import write_catalog
 
 SETTINGS = DuckDBSettings()
 LANGUAGES = {"py": "python", "go": "go", "md": "markdown"}
@@ -41,17 +40,17 @@ CHUNKS = [
     chunk(40, "README.md", 1, "# How to parse\nIt's 'quoted'.", "", "text"),
     chunk(41, "tests/test_a.py", 1, "def test_parse(): ...", "test_a.test_parse"),
 ]
-SKIPPED = tables.FileRow("logo.png", "", "code", 9, "", "", 0, 0, "skipped", "binary")
+SKIPPED = FileRow("logo.png", "", "code", 9, "", "", 0, 0, "skipped", "binary")
 
 
-def file_row(path: str) -> tables.FileRow:
+def file_row(path: str) -> FileRow:
     held = [held for held in CHUNKS if held.path == path]
-    return tables.FileRow(path, held[0].language, held[0].role, 9, "0" * 64, "utf-8", 9, len(held), "indexed", "")
+    return FileRow(path, held[0].language, held[0].role, 9, "0" * 64, "utf-8", 9, len(held), "indexed", "")
 
 
-def symbol(owner: Chunk) -> tables.Symbol:
+def symbol(owner: Chunk) -> Symbol:
     name = owner.symbol.rpartition(".")[2]
-    return tables.Symbol(
+    return Symbol(
         owner.path,
         owner.language,
         name,
@@ -65,22 +64,16 @@ def symbol(owner: Chunk) -> tables.Symbol:
     )
 
 
-def write_tables(directory: Path, chunks: list[Chunk] = CHUNKS, symbols: list[tables.Symbol] | None = None) -> Path:
-    directory.mkdir(parents=True, exist_ok=True)
-    with tables.ChunkWriter(directory) as writer:
-        writer.write(reversed(chunks))
-    with tables.SymbolWriter(directory) as symbol_writer:
-        symbol_writer.write(symbols or [symbol(owner) for owner in chunks if owner.symbol])
-    with tables.FileWriter(directory) as file_writer:
-        file_writer.write([SKIPPED, *(file_row(path) for path in {owner.path: 0 for owner in CHUNKS})])
-    return directory
+def write_tables(directory: Path, chunks: list[Chunk] = CHUNKS) -> Path:
+    files = [SKIPPED, *(file_row(path) for path in {owner.path: 0 for owner in CHUNKS})]
+    return write_catalog(directory, chunks, [symbol(owner) for owner in chunks if owner.symbol], files)
 
 
 @pytest.fixture(scope="module")
 def generation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = write_tables(tmp_path_factory.mktemp("generation"))
-    tables.write_idmap(directory / tables.IDMAP, np.array([3, 11, 2**62 + 1]))
-    build_catalog(directory)
+    write_idmap(directory / IDMAP, np.array([3, 11, 2**62 + 1]))
+    fill_idmap(directory)
     return directory
 
 
@@ -186,7 +179,7 @@ def test_text_goes_on_behind_a_line(catalog: Catalog, regex: bool) -> None:
 def test_a_regex_reads_on_until_it_has_enough(tmp_path: Path) -> None:
     """Many pages give what one scan would."""
     chunks = [chunk(i, "src/b.go", i, f"line {i}") for i in range(1, 400)]
-    build_catalog(write_tables(tmp_path, chunks, [replace(symbol(CHUNKS[3]), chunk_id=1)]))
+    write_tables(tmp_path, chunks)
     catalog = Catalog.open(tmp_path, SETTINGS)
     sevens = [i for i in range(1, 400) if str(i).endswith("7")]
     assert [row.start_line for row in catalog.chunk_text_rows("7$", regex=True, limit=99)] == sevens
@@ -212,12 +205,7 @@ def test_a_malformed_pattern_is_an_invalid_argument(catalog: Catalog, pattern: s
 def test_a_runaway_query_is_stopped_at_its_deadline(tmp_path: Path) -> None:
     """T17, F38: RE2 needs .6 s for each of these chunks, and DuckDB looks up only every 2048 of them."""
     line = "ab" * 16_000
-    write_tables(
-        tmp_path,
-        [chunk(i, "src/b.go", i, f"{line}{i}") for i in range(1, 100)],
-        [replace(symbol(CHUNKS[3]), chunk_id=1)],
-    )
-    build_catalog(tmp_path)
+    write_tables(tmp_path, [chunk(i, "src/b.go", i, f"{line}{i}") for i in range(1, 100)])
     catalog = Catalog.open(tmp_path, SETTINGS)
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded):
@@ -249,34 +237,17 @@ def test_the_join_view_has_every_chunk_and_the_row_of_its_vector(catalog: Catalo
 
 
 def test_a_generation_without_vectors_has_coverage_zero(tmp_path: Path) -> None:
-    build_catalog(write_tables(tmp_path))
+    write_tables(tmp_path)
     catalog = Catalog.open(tmp_path, SETTINGS)
     assert (catalog.counts()["vectors"], sum(row.vectors for row in catalog.coverage())) == (0, 0)
-    catalog.close()
-
-
-def test_vectors_that_follow_reuse_the_parents_tables(tmp_path: Path) -> None:
-    """Law 2: the parent's file is copied, never written."""
-    parent, child = write_tables(tmp_path / "parent"), tmp_path / "child"
-    build_catalog(parent)
-    published = (parent / CATALOG).read_bytes()
-    (parent / CATALOG).chmod(0o444)
-    child.mkdir()
-    for name in (tables.CHUNKS, tables.SYMBOLS, tables.FILES):
-        os.link(parent / name, child / name)
-    tables.write_idmap(child / tables.IDMAP, np.array([3]))
-    build_catalog(child, parent=parent)
-    catalog = Catalog.open(child, SETTINGS)
-    assert (catalog.counts()["vectors"], catalog.counts()["chunks"]) == (1, 6)
-    assert (parent / CATALOG).read_bytes() == published
     catalog.close()
 
 
 def test_rows_of_deleted_vectors_are_in_no_view(tmp_path: Path) -> None:
     """B12: the map and the join shrink; a row of the secondary counts on from those of the primary."""
     directory = write_tables(tmp_path)
-    tables.write_idmap(directory / tables.IDMAP, np.array([11, 3]), np.array([1, 3]))
-    build_catalog(directory)
+    write_idmap(directory / IDMAP, np.array([11, 3]), np.array([1, 3]))
+    fill_idmap(directory)
     catalog = Catalog.open(directory, SETTINGS)
     joined = catalog._rows("SELECT faiss_id, chunk_id FROM v_faiss_join WHERE faiss_id IS NOT NULL ORDER BY faiss_id")
     assert (joined, catalog._rows("FROM faiss_idmap ORDER BY faiss_id")) == ([(1, 11), (3, 3)],) * 2
@@ -284,53 +255,13 @@ def test_rows_of_deleted_vectors_are_in_no_view(tmp_path: Path) -> None:
     catalog.close()
 
 
-def test_changed_tables_are_not_taken_from_the_parent(tmp_path: Path) -> None:
-    parent, child = write_tables(tmp_path / "parent"), write_tables(tmp_path / "child", CHUNKS[:2])
-    build_catalog(parent)
-    build_catalog(child, parent=parent)
-    catalog = Catalog.open(child, SETTINGS)
-    assert catalog.counts()["chunks"] == 2
-    catalog.close()
+def test_many_chunks_are_read_page_by_page(tmp_path: Path) -> None:
+    chunks = [chunk(i, "src/b.go", i, f"line {i}") for i in range(1, 4096 * 2 + 1)]
+    assert list(read_chunks(write_tables(tmp_path, chunks))) == chunks
 
 
-def test_a_catalogue_is_never_written_again(generation: Path) -> None:
-    with pytest.raises(ValueError, match="never written again"):
-        build_catalog(generation)
-
-
-@pytest.mark.parametrize(
-    ("chunks", "symbols", "idmap", "complaint"),
-    [
-        ([*CHUNKS, replace(CHUNKS[0], path="README.md")], None, [3], "1 chunk ids that stand twice"),
-        ([*CHUNKS, replace(CHUNKS[0], chunk_id=77, path="logo.png")], None, [3], "1 chunks of no file"),
-        (CHUNKS, [replace(symbol(CHUNKS[0]), chunk_id=77)], [3], "1 symbols of no chunk"),
-        (CHUNKS, None, [3, 3], "1 chunks with two vectors"),
-        (CHUNKS, None, [3, 77, 78], "2 vectors of no chunk"),
-    ],
-)
-def test_a_build_whose_stores_do_not_join_does_not_publish(
-    tmp_path: Path, chunks: list, symbols: list, idmap: list, complaint: str
-) -> None:
-    """Law 1, F14."""
-    write_tables(tmp_path, chunks, symbols)
-    tables.write_idmap(tmp_path / tables.IDMAP, np.array(idmap))
-    with pytest.raises(GenerationMismatch, match=complaint):
-        build_catalog(tmp_path)
-
-
-def test_a_missing_table_stops_the_build(tmp_path: Path) -> None:
-    (write_tables(tmp_path) / tables.SYMBOLS).unlink()
-    with pytest.raises(IndexCorrupt, match=r"symbols\.parquet is missing"):
-        build_catalog(tmp_path)
-
-
-def test_a_table_with_a_broken_page_stops_the_build(tmp_path: Path) -> None:
-    path = write_tables(tmp_path) / tables.CHUNKS
-    data = bytearray(path.read_bytes())
-    data[4:200] = bytes(196)
-    path.write_bytes(data)
-    with pytest.raises((IndexCorrupt, StorageFailed)):
-        build_catalog(tmp_path)
+def test_reasons_are_counted(catalog: Catalog) -> None:
+    assert catalog.reasons() == {"binary": 1}
 
 
 def test_a_hundred_concurrent_queries_are_identical(catalog: Catalog) -> None:
@@ -436,8 +367,8 @@ def test_threads_and_memory_are_those_of_the_settings(catalog: Catalog) -> None:
 def test_a_hostile_folder_name_is_only_a_name(tmp_path: Path, name: str) -> None:
     """F39: DuckDB would read a path in SQL as a glob."""
     directory = write_tables(tmp_path / name)
-    tables.write_idmap(directory / tables.IDMAP, np.array([3]))
-    build_catalog(directory)
+    write_idmap(directory / IDMAP, np.array([3]))
+    fill_idmap(directory)
     catalog = Catalog.open(directory, SETTINGS)
     assert catalog.counts()["vectors"] == 1
     catalog.close()
@@ -468,7 +399,7 @@ def test_a_missing_catalogue_is_corrupt(tmp_path: Path) -> None:
 
 def test_a_catalogue_of_another_format_is_incompatible(tmp_path: Path) -> None:
     """F16."""
-    build_catalog(write_tables(tmp_path))
+    write_tables(tmp_path)
     with duckdb.connect(tmp_path / CATALOG) as connection:
         connection.execute("UPDATE meta SET format = 999")
     with pytest.raises(IndexIncompatible, match="999"):
@@ -476,7 +407,7 @@ def test_a_catalogue_of_another_format_is_incompatible(tmp_path: Path) -> None:
 
 
 def test_a_closed_catalogue_says_so(tmp_path: Path) -> None:
-    build_catalog(write_tables(tmp_path))
+    write_tables(tmp_path)
     catalog = Catalog.open(tmp_path, SETTINGS)
     catalog.close()
     with pytest.raises(IndexUnavailable):

@@ -1,4 +1,3 @@
-from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,27 +7,6 @@ import pytest
 
 from codeintel_rev.errors import IndexCorrupt, IndexIncompatible, InsufficientStorage, StorageFailed
 from codeintel_rev.io import parquet_store as store
-from codeintel_rev.types import Chunk, Definition, Role
-
-CHUNK = Chunk(7, "repo", "a/b.py", "python", Role.CODE, 3, 9, "function", "b.f", "class B:", "def f():\n    return 'é'")
-DEFINITION = Definition("a/b.py", "python", "f", "b.f", "function", 4, 5, "def f()", "Return é.")
-FILE = store.FileRow("a/b.py", "python", "code", 40, "0" * 64, "utf-8", 9, 1, "indexed", "")
-SCHEMAS = {
-    Chunk: store.get_chunk_schema,
-    store.Symbol: store.get_symbol_schema,
-    store.FileRow: store.get_file_schema,
-}
-
-
-@pytest.mark.parametrize("value", SCHEMAS)
-def test_columns_are_the_fields_of_the_value_in_their_order(value: type) -> None:
-    """B06: the catalogue and the readers rely on it."""
-    assert SCHEMAS[value]().names == [field.name for field in fields(value)]
-
-
-@pytest.mark.parametrize("schema", [*SCHEMAS.values(), store.get_idmap_schema])
-def test_no_column_is_nullable(schema) -> None:
-    assert not any(field.nullable for field in schema())
 
 
 def test_idmap_schema_is_two_non_null_bigints() -> None:
@@ -37,48 +15,10 @@ def test_idmap_schema_is_two_non_null_bigints() -> None:
     assert store.get_idmap_schema().equals(wanted)
 
 
-def test_rows_come_back_as_written_over_many_batches(tmp_path: Path) -> None:
-    chunks = [replace(CHUNK, chunk_id=2**62 + i, text=f"line {i}") for i in range(store.BATCH_ROWS + 5)]
-    with store.ChunkWriter(tmp_path) as writer:
-        writer.write(chunks[:3])
-        writer.write(iter(chunks[3:]))
-    assert list(store.read_chunks(tmp_path)) == chunks
-
-
-def test_symbols_and_files_come_back_as_written(tmp_path: Path) -> None:
-    symbols = store.symbols_of([DEFINITION], [CHUNK])
-    with store.SymbolWriter(tmp_path) as symbol_writer, store.FileWriter(tmp_path) as file_writer:
-        symbol_writer.write(symbols)
-        file_writer.write([FILE])
-    assert pq.read_table(tmp_path / store.SYMBOLS).to_pylist() == [asdict(symbol) for symbol in symbols]
-    assert list(store.read_files(tmp_path)) == [FILE]
-
-
-def test_an_empty_table_is_a_table(tmp_path: Path) -> None:
-    store.ChunkWriter(tmp_path).close()
-    assert list(store.read_chunks(tmp_path)) == []
-
-
-def test_tables_are_compressed_with_zstd(tmp_path: Path) -> None:
+def test_idmap_is_compressed_with_zstd(tmp_path: Path) -> None:
     """B02."""
     store.write_idmap(tmp_path / store.IDMAP, np.array([5, 9], np.int64))
     assert pq.ParquetFile(tmp_path / store.IDMAP).metadata.row_group(0).column(0).compression == "ZSTD"
-
-
-def test_a_failed_block_leaves_no_table(tmp_path: Path) -> None:
-    with pytest.raises(AttributeError), store.ChunkWriter(tmp_path) as writer:
-        writer.write([CHUNK, "no chunk"])  # type: ignore[list-item]
-    assert not any(tmp_path.iterdir())
-
-
-def test_a_symbol_joins_the_smallest_chunk_that_holds_its_first_line() -> None:
-    inner = replace(CHUNK, chunk_id=8, start_line=4, end_line=5)
-    assert store.symbols_of([DEFINITION], [CHUNK, inner])[0].chunk_id == 8
-
-
-def test_a_symbol_outside_every_chunk_stops_the_build() -> None:
-    with pytest.raises(ValueError, match=r"b\.py:40 defines b\.f outside every chunk"):
-        store.symbols_of([replace(DEFINITION, start_line=40)], [CHUNK])
 
 
 def test_idmap_comes_back_in_the_order_of_the_vectors(tmp_path: Path) -> None:
@@ -105,20 +45,19 @@ def test_idmap_with_rows_out_of_order_is_refused(tmp_path: Path, rows: list[int]
         store.read_idmap(tmp_path)
 
 
-def test_a_missing_table_is_named(tmp_path: Path) -> None:
-    with pytest.raises(IndexCorrupt, match=r"chunks\.parquet is missing"):
-        next(store.read_chunks(tmp_path))
+def test_a_missing_idmap_is_named(tmp_path: Path) -> None:
+    with pytest.raises(IndexCorrupt, match=r"idmap\.parquet is missing"):
+        store.read_idmap(tmp_path)
 
 
 @pytest.mark.parametrize("length", [0, 3, 11, 200, -1])
-def test_a_truncated_table_is_corrupt(tmp_path: Path, length: int) -> None:
+def test_a_truncated_idmap_is_corrupt(tmp_path: Path, length: int) -> None:
     """F12."""
-    with store.ChunkWriter(tmp_path) as writer:
-        writer.write([CHUNK] * 50)
-    path = tmp_path / store.CHUNKS
+    path = tmp_path / store.IDMAP
+    store.write_idmap(path, np.arange(50))
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(IndexCorrupt, match=r"chunks\.parquet cannot be read"):
-        list(store.read_chunks(tmp_path))
+    with pytest.raises(IndexCorrupt, match=r"idmap\.parquet cannot be read"):
+        store.read_idmap(tmp_path)
 
 
 def test_a_table_of_another_format_is_incompatible(tmp_path: Path) -> None:

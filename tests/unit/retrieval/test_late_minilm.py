@@ -10,8 +10,15 @@ import pytest
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.dense import DenseEncoder, embedding_text
 from codeintel_rev.encoders.token_encoder import fitted_projection, open_token_encoder
-from codeintel_rev.io.parquet_store import read_chunks
-from codeintel_rev.io.token_index import TOKENS, token_directory, token_model_id, write_projection
+from codeintel_rev.io.duckdb_catalog import read_chunks
+from codeintel_rev.io.token_index import (
+    TOKENS,
+    TokenBuild,
+    token_directory,
+    token_model_id,
+    write_build,
+    write_projection,
+)
 from codeintel_rev.retrieval.options import AS_SET, Options
 from codeintel_rev.retrieval.shards import Shards
 from codeintel_rev.types import Scope, SearchResult
@@ -25,7 +32,7 @@ QUESTION = "how is a credit card charged"
 
 def index_tokens(generation: Path, settings: Settings, minilm: DenseEncoder) -> None:
     """Index the generation's tokens as a build does."""
-    chunks = list(read_chunks(generation))
+    chunks = list(read_chunks(generation, settings.duckdb))
     texts = [embedding_text(chunk) for chunk in chunks]
     projection = fitted_projection(settings, minilm, texts)
     assert projection is not None
@@ -36,6 +43,7 @@ def index_tokens(generation: Path, settings: Settings, minilm: DenseEncoder) -> 
     documents = zip(chunks, encoder.encode_documents(texts), strict=True)
     config = BuildConfig(directory / TOKENS, encoder.fingerprint.dim, token_model_id(encoder.fingerprint))
     build_index(config, ((chunk.chunk_id, document.tokens) for chunk, document in documents))
+    write_build(directory, TokenBuild(0, {}))
     republish(generation)
 
 

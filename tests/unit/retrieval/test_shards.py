@@ -145,7 +145,7 @@ def test_a_generation_without_vectors_is_logged_too(tmp_path: Path) -> None:
 
 
 def damage(generation: Path) -> None:
-    file = generation / "chunks.parquet"
+    file = generation / "catalog.duckdb"
     file.chmod(0o644)
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 0x40
