@@ -8,6 +8,7 @@ from pathlib import Path, PurePath
 
 import pytest
 import typer
+from prometheus_client import REGISTRY
 from pydantic import TypeAdapter
 from starlette.routing import Route
 from typer.main import get_command
@@ -30,6 +31,7 @@ SETTINGS = (ROOT / "docs/settings.md").read_text()
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
 MCP = (ROOT / "docs/mcp.md").read_text()
 EVERYTHING = "\n".join([(ROOT / "README.md").read_text(), *(path.read_text() for path in ROOT.glob("docs/*.md"))])
+_METRIC = re.compile(r"\b(?:xtr|codeintel)_\w+")
 AFFECTS = {"results", "speed", "reach", "disk", "logs"}
 
 
@@ -159,6 +161,20 @@ def test_every_metric_is_documented() -> None:
         if key.startswith(("codeintel_", "xtr_"))
     }
     assert written == named
+
+
+def test_every_board_asks_for_metrics_that_exist() -> None:
+    """A49: a panel of a metric that nobody exposes stays empty and says nothing."""
+    exposed = {sample.name for family in REGISTRY.collect() for sample in family.samples} | set(rows(OPERATIONS))
+    boards = list((ROOT / "deploy/grafana").glob("*.json"))
+    for board in boards:
+        panels = json.loads(board.read_text())["panels"]
+        asked = {name for panel in panels for t in panel["targets"] for name in _METRIC.findall(t["expr"])}
+        assert panels
+        assert {name for name in asked if not {name, re.sub("_(bucket|count)$", "", name)} & exposed} == set(), (
+            board.name
+        )
+    assert boards
 
 
 def test_every_exit_code_is_documented() -> None:
