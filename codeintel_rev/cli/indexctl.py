@@ -34,6 +34,12 @@ def build(
 
 
 @app.command()
+def update(repo: Repo, as_json: Json = False) -> None:
+    """Bring a repository's index up to date with its folder: only changed files are parsed and encoded."""
+    verb("building").update(repo, as_json=as_json)
+
+
+@app.command()
 def status(as_json: Json = False) -> None:
     """Tell what is indexed, how completely, and what is being built: `codeintel status`."""
     verb("inspect").status(as_json=as_json)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from marked_generations import publish_marked
 
-from codeintel_rev.cli import generations
+from codeintel_rev.cli import building, generations
 from codeintel_rev.errors import IndexCorrupt, IndexUnavailable, NotFound
 from codeintel_rev.io.generations import GenerationStore
 from codeintel_rev.io.registry import Source, register
@@ -79,3 +79,24 @@ def test_nothing_published_is_nothing_to_verify(store: GenerationStore) -> None:
 def test_an_unknown_repository_is_not_found(store: GenerationStore) -> None:
     with pytest.raises(NotFound):
         generations.ls("org/other", as_json=True)
+
+
+def test_an_update_goes_on_from_the_folder_it_was_made_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CODEINTEL_EMBEDDING__PROVIDER", "none")
+    monkeypatch.setenv("CODEINTEL_PATHS__DATA_DIR", str(tmp_path / "data"))
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "cart.md").write_text("# Cart\n")
+    building.index(tree, "org/shop", as_json=True)
+    first = told(capsys)
+    (tree / "money.md").write_text("# Money\n")
+    building.update("org/shop", as_json=True)
+    second = told(capsys)
+    assert [one["counts"]["files"] for one in (first, second)] == [1, 2]  # type: ignore[index]
+
+
+def test_an_update_of_an_unknown_repository_is_not_found(store: GenerationStore) -> None:
+    with pytest.raises(NotFound):
+        building.update("unknown", as_json=True)
