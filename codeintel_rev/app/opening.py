@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from codeintel_rev.app.context import Opened
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.dense import open_encoder
+from codeintel_rev.io.registry import published
 from codeintel_rev.navigation.opened import OpenedNavigator
 from codeintel_rev.retrieval.options import AS_SET, Options
 from codeintel_rev.retrieval.searcher import NONE
 from codeintel_rev.retrieval.shards import Shards
 from codeintel_rev.types import Scope, SearchResult, ShardStatus
+
+LOOK_S = 0.25
+"""Between two looks at whether anything was published: a stat a repository. A saved file waits for it."""
 
 
 def open_index(settings: Settings) -> Opened:
@@ -25,14 +31,15 @@ def open_index(settings: Settings) -> Opened:
     shards = Shards(settings.paths.data_dir, encoder, settings)
     shards.refresh()
     navigator = OpenedNavigator(shards, settings.limits.max_lines, settings.retrieval.request_deadline_ms / 1000)
-    return Opened(_Refreshed(shards, settings.server.poll_s), navigator)
+    return Opened(_Refreshed(shards, settings.paths.data_dir, settings.server.poll_s), navigator)
 
 
 @dataclass(slots=True)
 class _Refreshed:
-    """Shards with a thread that looks for new generations every `poll_s` seconds."""
+    """Shards with a thread that opens what is published, and tries again every `poll_s` seconds what it could not."""
 
     shards: Shards
+    data_dir: Path
     poll_s: float
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread = field(init=False)
@@ -62,5 +69,10 @@ class _Refreshed:
         self.shards.close()
 
     def _poll(self) -> None:
-        while not self._stop.wait(self.poll_s):
-            self.shards.refresh()
+        seen: dict[str, tuple[int, int]] = {}
+        refreshed = time.monotonic()
+        while not self._stop.wait(min(LOOK_S, self.poll_s)):
+            found = published(self.data_dir)
+            if found != seen or time.monotonic() - refreshed >= self.poll_s:
+                self.shards.refresh()
+                seen, refreshed = found, time.monotonic()

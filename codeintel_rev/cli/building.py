@@ -7,29 +7,44 @@ from pathlib import Path
 
 from codeintel_rev.cli import render
 from codeintel_rev.cli.places import check_data_dir, default_name, repository_root
+from codeintel_rev.cli.watching import follow
 from codeintel_rev.config.settings import Settings, load_settings
+from codeintel_rev.errors import CodeIntelError
 from codeintel_rev.indexing.build import build
-from codeintel_rev.io.registry import repository_directory, source_of
+from codeintel_rev.io.registry import Source, repositories, repository_directory, source_of
 from codeintel_rev.observability.logs import configure_logs
 
 
-def index(path: Path, name: str, *, as_json: bool) -> None:
-    """Build the index of the repository at `path` and say what came of it."""
+def index(path: Path, name: str, *, as_json: bool, watch: bool = False) -> None:
+    """Build the index of the repository at `path` and say what came of it; with `watch`, then follow the tree."""
     settings = load_settings()
     check_data_dir(settings.paths.data_dir)
     root = repository_root(path)
-    _build(name or default_name(root), root, settings, as_json=as_json)
+    configure_logs(settings.observability)
+    repo = name or default_name(root)
+    try:
+        _build(repo, root, settings, as_json=as_json)
+    except CodeIntelError as error:
+        if not (watch and _is_registered(Source(repo, root), settings.paths.data_dir)):
+            raise
+        render.err.print(str(error))
+    if watch:
+        follow((repo,), settings)
 
 
 def update(repo: str, *, as_json: bool) -> None:
     """Bring the index of `repo` up to date with the folder it was made from, and say what came of it."""
     settings = load_settings()
+    configure_logs(settings.observability)
     root = source_of(repository_directory(settings.paths.data_dir, repo)).root
     _build(repo, root, settings, as_json=as_json)
 
 
+def _is_registered(source: Source, data_dir: Path) -> bool:
+    return source.name in repositories(data_dir) and source_of(repository_directory(data_dir, source.name)) == source
+
+
 def _build(repo: str, root: Path, settings: Settings, *, as_json: bool) -> None:
-    configure_logs(settings.observability)
     with render.progress() as report:
         summary = asdict(build(repo, root, settings, on_progress=report))
     if as_json:

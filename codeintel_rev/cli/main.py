@@ -29,25 +29,32 @@ app.add_typer(xtr.app, name="xtr")
 
 Folder = Annotated[Path, typer.Argument(help="The repository: a git work tree or any folder.")]
 Name = Annotated[str, typer.Option(help="What to call the repository; default: the folder's name.")]
+Watching = Annotated[bool, typer.Option("--watch", help="Then keep the index up to date with what is saved.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
 def up(path: Folder = Path(), name: Name = "") -> None:
-    """Index a repository and serve it at once; search answers while the index grows."""
+    """Index a repository, serve it at once and follow its files; search answers while the index grows."""
     verb("serving").up(path, name)
 
 
 @app.command()
-def index(path: Folder = Path(), name: Name = "", as_json: Json = False) -> None:
+def index(path: Folder = Path(), name: Name = "", as_json: Json = False, watch: Watching = False) -> None:
     """Index a repository and publish the result."""
-    verb("building").index(path, name, as_json=as_json)
+    verb("building").index(path, name, as_json=as_json, watch=watch)
 
 
 @app.command()
-def serve() -> None:
+def watch(repos: Annotated[list[str] | None, typer.Argument(help="Default: all that are indexed.")] = None) -> None:
+    """Keep indexes up to date with what is saved, until stopped."""
+    verb("watching").watch(repos or ())
+
+
+@app.command()
+def serve(watch: Watching = False) -> None:
     """Serve every indexed repository over MCP and HTTP."""
-    verb("serving").serve()
+    verb("serving").serve(watch=watch)
 
 
 @app.command()

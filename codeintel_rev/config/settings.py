@@ -83,6 +83,10 @@ class IndexSettings(Section):
     """New vectors, as a share of the primary's, above which all are indexed again as one. Affects speed."""
     compact_deleted: float = Field(0.1, ge=0)
     """Deleted vectors, as a share of the primary's, above which all are indexed again as one. Affects speed."""
+    watch_debounce_ms: int = Field(300, ge=10, le=2000)
+    """A watched tree is indexed again once nothing was saved for this long. Affects speed."""
+    rescan_s: float = Field(60.0, gt=0)
+    """A watched tree is compared with its index this often, whatever was seen. Affects speed."""
 
 
 class RetrievalSettings(Section):
@@ -141,7 +145,7 @@ class ServerSettings(Section):
     graceful_timeout_s: float = Field(10.0, gt=0)
     """How long in-flight requests may run on after SIGTERM."""
     poll_s: float = Field(1.0, gt=0)
-    """How often a worker looks for a newly published generation and checks its own readiness."""
+    """How often a worker looks for new repositories and at its own readiness; new generations it sees sooner."""
     tools: Literal["core", "full"] = "core"
     """Tools an agent is shown: `full` adds those for who measures and tunes. Affects results."""
     structured_content: bool = True

@@ -84,6 +84,17 @@ def tracked_and_untracked(root: Path) -> list[str]:
     return sorted({os.fsdecode(path.removesuffix(b"/")) for path in listed.split(b"\0") if path})
 
 
+def ignored(root: Path, paths: Iterable[str]) -> set[str]:
+    """Return those of `paths`, relative to `root` and there or not, that git ignores; never one that it tracks.
+
+    Raises SourceFailed when git cannot tell, as of a path within a submodule.
+    """
+    asked = _git(root, ["check-ignore", "-z", "--stdin"], given=b"".join(os.fsencode(path) + b"\0" for path in paths))
+    if asked.returncode not in (0, 1):
+        raise _failed(root, asked)
+    return {os.fsdecode(path) for path in asked.stdout.split(b"\0") if path}
+
+
 def _filters(root: Path) -> list[str]:
     """Return the keys of every filter driver the repository's config defines; git would run them to compare files."""
     listed = _git(root, ["config", "--name-only", "-z", "--get-regexp", r"^filter\."])
@@ -97,8 +108,10 @@ def _output(root: Path, arguments: list[str], blanked: Iterable[str] = ()) -> by
     return done.stdout
 
 
-def _git(root: Path, arguments: list[str], blanked: Iterable[str] = ()) -> subprocess.CompletedProcess[bytes]:
-    """Run git in folder `root` with the config keys `blanked` set to nothing."""
+def _git(
+    root: Path, arguments: list[str], blanked: Iterable[str] = (), given: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
+    """Run git in folder `root` with the config keys `blanked` set to nothing and `given` as its standard input."""
     program = shutil.which("git")
     if program is None:
         raise SourceFailed("git is not installed.", "Install git, or index a folder that is no git work tree.")
@@ -112,7 +125,7 @@ def _git(root: Path, arguments: list[str], blanked: Iterable[str] = ()) -> subpr
             [program, *_INERT, *arguments],
             cwd=root,
             env=environment,
-            stdin=subprocess.DEVNULL,
+            input=given,
             capture_output=True,
             check=False,
             timeout=TIMEOUT_S,

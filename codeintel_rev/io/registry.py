@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -58,6 +59,16 @@ def repositories(data_dir: Path) -> list[str]:
     """
     names = (repository_name(source.parent) for source in (data_dir / "repos").glob(f"*/{SOURCE}"))
     return sorted({name for name in names if _is_valid(name) and repository_directory(data_dir, name).is_dir()})
+
+
+def published(data_dir: Path) -> dict[str, tuple[int, int]]:
+    """Return inode and time in ns of each shard's CURRENT, by folder: another one is there after every publication."""
+    stamps = {}
+    for current in (data_dir / "repos").glob("*/CURRENT"):
+        with suppress(FileNotFoundError):
+            status = current.stat()
+            stamps[current.parent.name] = (status.st_ino, status.st_mtime_ns)
+    return stamps
 
 
 def register(data_dir: Path, source: Source) -> Path:

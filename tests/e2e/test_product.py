@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -297,3 +298,49 @@ def test_questions_are_answered_while_the_index_grows(tmp_path: Path, models_dir
     assert answers[0]["hits"][0]["symbol"].endswith("render_lines")  # type: ignore[index]
     assert [limit["code"] for limit in answers[0]["limits"]] == ["vectors-partial"]  # type: ignore[attr-defined]
     assert (repo["state"], repo["building"]["stage"], repo["vector_coverage"] < 1) == ("building", "encode", True)
+
+
+def test_what_is_saved_is_found_and_the_end_leaves_no_process(tmp_path: Path, models_dir: Path) -> None:
+    """`codeintel up PATH` follows the tree: saved and then found, over HTTP, with its freshness."""
+    shop = install(tmp_path, models_dir, PACKAGE.parents[1] / "tests/corpus/shop")
+    with shop.serving("up", str(shop.tree), "--name", "demo", embedding__provider="none") as base:
+
+        def found() -> bool:
+            try:
+                hits = httpx.post(f"{base}/search", json={"query": "freshly_minted_function"}).json().get("hits", [])
+            except httpx.TransportError:
+                return False
+            return [(hit["symbol"], hit["freshness"]) for hit in hits[:1]] == [("freshly_minted_function", "fresh")]
+
+        wait_until((shop.data_dir / "repos/demo/CURRENT").exists)
+        (shop.tree / "shop/minted.py").write_text("def freshly_minted_function():\n    return 'new'\n")
+        wait_until(found)
+        followers = processes_with(str(shop.tree))
+    assert followers
+    wait_until(lambda: not processes_with(str(shop.tree)), 10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_watcher_ends_when_told(tmp_path: Path, models_dir: Path, number: signal.Signals) -> None:
+    """Without a traceback, with exit code 0, and with all it started."""
+    shop = install(tmp_path, models_dir, PACKAGE.parents[1] / "tests/corpus/shop")
+    register(shop.data_dir, Source("demo", shop.tree))
+    watcher = subprocess.Popen(
+        (str(BIN / "codeintel"), "watch"),
+        env=shop.environment(embedding__provider="none"),
+        cwd=shop.data_dir,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        wait_until((shop.data_dir / "repos/demo/CURRENT").exists)
+    finally:
+        watcher.send_signal(number)
+        told = watcher.communicate(timeout=30)[1]
+    assert (watcher.returncode, b"Traceback" in told) == (0, False)
+
+
+def processes_with(argument: str) -> list[str]:
+    """Return the processes one of whose arguments is `argument`."""
+    listed = subprocess.run(("ps", "-A", "-ww", "-o", "args="), capture_output=True, text=True, check=True).stdout
+    return [line for line in listed.splitlines() if argument in line.split()]

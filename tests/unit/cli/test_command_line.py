@@ -151,6 +151,8 @@ def test_the_doctor_fails_when_a_check_does(
         (("search", "x", "--queries", "q.jsonl"), 2, "give either QUERY"),
         (("search", "x", "--limit", "0"), 2, "limit"),
         (("index", "no/such/folder"), 3, "is not a folder"),
+        (("index", "no/such/folder", "--watch"), 3, "is not a folder"),
+        (("watch", "unknown"), 3, "is not indexed here"),
         (("indexctl", "ls", "unknown"), 3, "is not indexed here"),
         (("indexctl", "gc", "../evil"), 2, "is not valid"),
         (("nonsense",), 2, "nonsense"),

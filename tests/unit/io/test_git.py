@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from codeintel_rev.errors import SourceFailed
-from codeintel_rev.io.git import revision, tracked_and_untracked, work_tree_root
+from codeintel_rev.io.git import ignored, revision, tracked_and_untracked, work_tree_root
 
 
 def run_git(root: Path, *arguments: str) -> str:
@@ -170,3 +170,18 @@ def test_nothing_a_repository_names_is_executed(
     subprocess.run(["git", "status"], cwd=repository, capture_output=True, check=False)
 
     assert (started_by_us, canary.exists()) == (False, True)
+
+
+def test_what_git_ignores_is_told_apart(repository: Path) -> None:
+    (repository / ".gitignore").write_text("*.log\nbuild/\n/notes.md\n")
+    given = {"a.log", "build/gone.o", "src/main.py", "notes.md", "new \n\udcff.py", "\udcff.log"}
+    assert ignored(repository, given) == {"a.log", "build/gone.o", "\udcff.log"}
+
+
+def test_nothing_ignored_is_no_failure(repository: Path) -> None:
+    assert ignored(repository, ["src/main.py"]) == set()
+
+
+def test_a_path_git_cannot_judge_is_a_failure(repository: Path) -> None:
+    with pytest.raises(SourceFailed, match="outside repository"):
+        ignored(repository, ["../other.py"])

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codeintel_rev.errors import IndexCorrupt, InvalidArgument, NotFound
-from codeintel_rev.io.registry import Source, register, repositories, repository_directory, repository_name, source_of
+from codeintel_rev.io.registry import (
+    Source,
+    published,
+    register,
+    repositories,
+    repository_directory,
+    repository_name,
+    source_of,
+)
 
 PART = st.text("aZ09._-", min_size=1, max_size=12).filter(lambda part: part not in (".", ".."))
 
@@ -88,3 +96,15 @@ def test_a_folder_no_repository_can_have_is_none(tmp_path: Path, name: str) -> N
     folder.mkdir(parents=True)
     (folder / "source.json").write_text("{}")
     assert repositories(tmp_path) == []
+
+
+def test_a_publication_leaves_another_stamp(tmp_path: Path) -> None:
+    shops = [register(tmp_path, Source(name, tmp_path)) for name in ("a/b", "c")]
+    assert published(tmp_path) == {}
+    for shop in shops:
+        (shop / "CURRENT").write_text("one")
+    before = published(tmp_path)
+    (shops[0] / "CURRENT.tmp").write_text("two")
+    (shops[0] / "CURRENT.tmp").replace(shops[0] / "CURRENT")
+    after = published(tmp_path)
+    assert {name for name in after if after[name] != before[name]} == {"a%2Fb"}

@@ -16,6 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from codeintel_rev.app.opening import open_index
+from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.dense import DenseEncoder
 from codeintel_rev.errors import GenerationMismatch, IndexUnavailable, NotFound
 from codeintel_rev.io.generation_reader import GenerationReader
@@ -99,16 +100,30 @@ def test_what_is_published_later_is_found_after_a_refresh(tmp_path: Path) -> Non
         assert [hit.repo for hit in ask(shards, "other").hits] == ["org/ledger"]
 
 
+def polling(place: Place, poll_s: float) -> Settings:
+    return place.settings.model_copy(update={"server": place.settings.server.model_copy(update={"poll_s": poll_s})})
+
+
 def test_a_running_index_finds_new_generations_by_itself(tmp_path: Path) -> None:
-    """The background poll: asked until it answers, however long the poll takes."""
+    """Asked until it answers, however long the look takes; the poll itself comes too late."""
     place = one_file(new_place(tmp_path))
-    settings = place.settings.model_copy(update={"server": place.settings.server.model_copy(update={"poll_s": 0.01})})
-    opened = open_index(settings)
+    opened = open_index(polling(place, 3600.0))
     with closing(opened.searcher) as searcher:
         newest = one_file(place, text="def two():\n    return 2\n").current("shop").name
         while searcher.search("two", Scope(), 5, deadline_ms=LONG_MS).generations != {"shop": newest}:
             pass
         assert searcher.search("two", Scope(), 5, deadline_ms=LONG_MS).hits[0].symbol == "two"
+
+
+def test_a_running_index_finds_a_repository_of_which_nothing_is_published(tmp_path: Path) -> None:
+    """What no publication announces is found by the poll."""
+    place = new_place(tmp_path)
+    opened = open_index(polling(place, 0.01))
+    with closing(opened.searcher) as searcher:
+        register(place.data_dir, Source("shop", tmp_path))
+        while not searcher.status():
+            pass
+        assert [status.state for status in searcher.status()] == ["empty"]
 
 
 def test_a_stray_folder_does_not_end_the_search_for_new_generations(tmp_path: Path) -> None:
