@@ -28,7 +28,10 @@ app.add_typer(indexctl.app, name="indexctl")
 app.add_typer(xtr.app, name="xtr")
 
 Folder = Annotated[Path, typer.Argument(help="The repository: a git work tree or any folder.")]
-Name = Annotated[str, typer.Option(help="What to call the repository; default: the folder's name.")]
+Repository = Annotated[str, typer.Argument(help="A git work tree, any folder, or a git URL: https, ssh or file.")]
+Name = Annotated[
+    str, typer.Option(help="What to call the repository; default: the folder's, or the last part of the URL.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -39,9 +42,9 @@ def up(path: Folder = Path(), name: Name = "") -> None:
 
 
 @app.command()
-def index(path: Folder = Path(), name: Name = "", as_json: Json = False) -> None:
+def index(source: Repository = ".", name: Name = "", as_json: Json = False) -> None:
     """Index a repository and publish the result."""
-    verb("building").index(path, name, as_json=as_json)
+    verb("building").index(source, name, as_json=as_json)
 
 
 @app.command()

@@ -19,7 +19,15 @@ def up(path: Path, name: str) -> None:
     settings = load_settings()
     check_data_dir(settings.paths.data_dir)
     root = repository_root(path)
-    index = (sys.executable, "-m", "codeintel_rev.cli.main", "index", str(root), "--name", name or default_name(root))
+    index = (
+        sys.executable,
+        "-m",
+        "codeintel_rev.cli.main",
+        "index",
+        str(root),
+        "--name",
+        name or default_name(str(root)),
+    )
     render.err.print(render.how_to_connect(settings))
     with subprocess.Popen(index, stdout=subprocess.DEVNULL) as builder:
         try:
