@@ -24,12 +24,11 @@ LOOK_S = 0.25
 def open_index(settings: Settings) -> Opened:
     """Return the searcher and navigator of every repository indexed below `settings.paths.data_dir`.
 
-    What is published later is swapped in by a background thread, verified off the request path, until the searcher is
-    closed. Raises EncoderFailed, SettingsError.
+    What was not asked for yet is verified, and what is published later swapped in, by a background thread until the
+    searcher is closed. Raises EncoderFailed, SettingsError.
     """
     encoder = open_encoder(settings.embedding, settings.paths.data_dir / "models")
     shards = Shards(settings.paths.data_dir, encoder, settings)
-    shards.refresh()
     navigator = OpenedNavigator(shards, settings.limits.max_lines, settings.retrieval.request_deadline_ms / 1000)
     return Opened(_Refreshed(shards, settings.paths.data_dir, settings.server.poll_s), navigator)
 
@@ -65,8 +64,8 @@ class _Refreshed:
 
     def close(self) -> None:
         self._stop.set()
-        self._thread.join()
         self.shards.close()
+        self._thread.join()
 
     def _poll(self) -> None:
         seen: dict[str, tuple[int, int]] = {}

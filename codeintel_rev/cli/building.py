@@ -11,17 +11,21 @@ from codeintel_rev.cli.watching import follow
 from codeintel_rev.config.settings import Settings, load_settings
 from codeintel_rev.errors import CodeIntelError
 from codeintel_rev.indexing.build import build
-from codeintel_rev.io.registry import Source, repositories, repository_directory, source_of
+from codeintel_rev.io.git import fetch_clone, is_url
+from codeintel_rev.io.registry import Source, clone_directory, repositories, repository_directory, source_of
 from codeintel_rev.observability.logs import configure_logs
 
 
-def index(path: Path, name: str, *, as_json: bool, watch: bool = False) -> None:
-    """Build the index of the repository at `path` and say what came of it; with `watch`, then follow the tree."""
+def index(source: str, name: str, *, as_json: bool, watch: bool = False) -> None:
+    """Build the index of the repository at `source`, a folder or a URL, and say what came of it.
+
+    With `watch`, then follow the tree.
+    """
     settings = load_settings()
     check_data_dir(settings.paths.data_dir)
-    root = repository_root(path)
+    repo = name or default_name(source)
     configure_logs(settings.observability)
-    repo = name or default_name(root)
+    root = _fetched(source, repo, settings) if is_url(source) else repository_root(Path(source))
     try:
         _build(repo, root, settings, as_json=as_json)
     except CodeIntelError as error:
@@ -38,6 +42,12 @@ def update(repo: str, *, as_json: bool) -> None:
     configure_logs(settings.observability)
     root = source_of(repository_directory(settings.paths.data_dir, repo)).root
     _build(repo, root, settings, as_json=as_json)
+
+
+def _fetched(url: str, repo: str, settings: Settings) -> Path:
+    root = clone_directory(settings.paths.data_dir, repo)
+    fetch_clone(url, root)
+    return root
 
 
 def _is_registered(source: Source, data_dir: Path) -> bool:

@@ -25,12 +25,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 @app.command()
 def build(
-    path: Annotated[Path, typer.Argument(help="A git work tree or any folder.")] = Path(),
-    name: Annotated[str, typer.Option(help="Default: the folder's name.")] = "",
+    source: Annotated[str, typer.Argument(help="A git work tree, any folder, or a git URL: https, ssh or file.")] = ".",
+    name: Annotated[str, typer.Option(help="Default: the folder's, or the last part of the URL.")] = "",
     as_json: Json = False,
 ) -> None:
     """Index a repository and publish the result: `codeintel index`."""
-    verb("building").index(path, name, as_json=as_json)
+    verb("building").index(source, name, as_json=as_json)
 
 
 @app.command()

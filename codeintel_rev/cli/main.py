@@ -28,7 +28,10 @@ app.add_typer(indexctl.app, name="indexctl")
 app.add_typer(xtr.app, name="xtr")
 
 Folder = Annotated[Path, typer.Argument(help="The repository: a git work tree or any folder.")]
-Name = Annotated[str, typer.Option(help="What to call the repository; default: the folder's name.")]
+Repository = Annotated[str, typer.Argument(help="A git work tree, any folder, or a git URL: https, ssh or file.")]
+Name = Annotated[
+    str, typer.Option(help="What to call the repository; default: the folder's, or the last part of the URL.")
+]
 Watching = Annotated[bool, typer.Option("--watch", help="Then keep the index up to date with what is saved.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -40,9 +43,9 @@ def up(path: Folder = Path(), name: Name = "") -> None:
 
 
 @app.command()
-def index(path: Folder = Path(), name: Name = "", as_json: Json = False, watch: Watching = False) -> None:
+def index(source: Repository = ".", name: Name = "", as_json: Json = False, watch: Watching = False) -> None:
     """Index a repository and publish the result."""
-    verb("building").index(path, name, as_json=as_json, watch=watch)
+    verb("building").index(source, name, as_json=as_json, watch=watch)
 
 
 @app.command()

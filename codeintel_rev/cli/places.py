@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from codeintel_rev.errors import NotFound, SettingsError
+from codeintel_rev.io.git import is_url
 
 UNNAMEABLE = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -17,9 +18,10 @@ def repository_root(path: Path) -> Path:
     return path.resolve()
 
 
-def default_name(root: Path) -> str:
-    """Return the folder's name, with what a repository's name may not hold replaced."""
-    return UNNAMEABLE.sub("-", root.name).strip("-.") or "repository"
+def default_name(source: str) -> str:
+    """Return the name of a folder, or the last part of a URL, with what a repository's name may not hold replaced."""
+    last = PurePosixPath(source.removesuffix(".git")) if is_url(source) else Path(source).resolve()
+    return UNNAMEABLE.sub("-", last.name).strip("-.") or "repository"
 
 
 def check_data_dir(data_dir: Path) -> None:

@@ -20,7 +20,7 @@ def up(path: Path, name: str) -> None:
     check_data_dir(settings.paths.data_dir)
     root = repository_root(path)
     render.err.print(render.how_to_connect(settings))
-    with running("index", str(root), "--name", name or default_name(root), "--watch"):
+    with running("index", str(root), "--name", name or default_name(str(root)), "--watch"):
         code = serve_http(settings)
     raise typer.Exit(code)
 

@@ -79,6 +79,8 @@ class IndexSettings(Section):
     """While encoding, publish the vectors made so far this often. Affects when results improve."""
     keep_generations: int = Field(3, ge=1)
     """Generations kept for rollback. Affects disk."""
+    open_shards: int = Field(256, ge=1)
+    """Repositories one worker keeps open; more only while a search holds them. Affects speed."""
     compact_secondary: float = Field(0.05, ge=0)
     """New vectors, as a share of the primary's, above which all are indexed again as one. Affects speed."""
     compact_deleted: float = Field(0.1, ge=0)

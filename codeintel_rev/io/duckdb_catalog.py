@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from itertools import count
+from itertools import count as counting
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Any
 
 import duckdb
@@ -52,6 +52,8 @@ SERVING: Config = {
     "temp_directory": "",
 }
 _PAGE_ROWS = 4096
+_LOCKED_LAST = ("enable_external_access", "lock_configuration")
+"""What would forbid to say which folder may be read."""
 _INTERRUPT_AGAIN_S = 0.01
 _FAST_PAGE_S = 0.05
 
@@ -83,8 +85,10 @@ class Catalog:
     Every method raises IndexCorrupt for a block that fails its checksum and InvalidArgument for text it cannot hold.
     """
 
-    def __init__(self, root: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, root: duckdb.DuckDBPyConnection, attached: str = "") -> None:
+        """`attached` is the name of the catalogue where `root` is no instance of its own."""
         self._root = root
+        self._attached = attached
 
     @classmethod
     def open(cls, directory: Path, settings: DuckDBSettings | None = None) -> Catalog:
@@ -96,14 +100,22 @@ class Catalog:
         config: Config = {**SERVING, **(_limits(settings) if settings else BUILDING)}
         with _errors_mapped():
             catalog = cls(duckdb.connect((directory / CATALOG).absolute(), read_only=True, config=config))
-        found = catalog._rows(sql.SELECT_FORMAT)
-        if found != [(FORMAT,)]:
-            catalog.close()
-            raise IndexIncompatible(f"{CATALOG} has format {found}, this version reads {FORMAT}.", "Build again.")
+        catalog.check_format()
         return catalog
 
+    def check_format(self) -> None:
+        """Close this catalogue and raise unless this version can read it: IndexIncompatible, IndexCorrupt."""
+        with ExitStack() as undo:
+            undo.callback(self.close)
+            found = self._rows(sql.SELECT_FORMAT)
+            if found != [(FORMAT,)]:
+                raise IndexIncompatible(f"{CATALOG} has format {found}, this version reads {FORMAT}.", "Build again.")
+            undo.pop_all()
+
     def close(self) -> None:
-        """Close the root connection. Further calls fail."""
+        """Close the root connection, and the file. Further calls fail."""
+        if self._attached:
+            self._root.execute(f"DETACH {self._attached}")
         self._root.close()
 
     def counts(self) -> dict[str, int]:
@@ -156,7 +168,7 @@ class Catalog:
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield every chunk by path and line, a page in memory at a time."""
-        for first in count(0, _PAGE_ROWS):
+        for first in counting(0, _PAGE_ROWS):
             rows = self._rows(sql.SELECT_CHUNKS, {"first": first, "last": first + _PAGE_ROWS - 1})
             yield from map(_chunk, rows)
             if len(rows) < _PAGE_ROWS:
@@ -232,9 +244,53 @@ class Catalog:
     @contextmanager
     def _cursor(self, tables: Mapping[str, pa.Table] | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
         with _errors_mapped(), self._root.cursor() as cursor:
+            if self._attached:
+                cursor.execute(f"USE {self._attached}")
             for name, table in (tables or {}).items():
                 cursor.register(name, table)
             yield cursor
+
+
+class Catalogs:
+    """One DuckDB of this process, to which the catalogues of many generations are attached, read-only.
+
+    They share its threads and its memory. An instance of its own costs each 8 threads, 5 MiB and 40 ms, attaching one
+    none, 0.6 MiB and 4 ms (200 small catalogues, DuckDB 1.5). Safe for many threads. There is nothing to close: closing
+    its connection would close every catalogue, and without references it ends with the last of them.
+    """
+
+    def __init__(self, folder: Path, settings: DuckDBSettings) -> None:
+        """Nothing outside of `folder`, below which the generations lie, can be read."""
+        self._root = duckdb.connect(
+            config={
+                **{name: value for name, value in SERVING.items() if name not in _LOCKED_LAST},
+                "threads": settings.threads,
+                "memory_limit": f"{settings.memory_limit_mb}MB",
+            }
+        )
+        self._root.execute(f"SET allowed_directories = [{_quoted(f'{folder.resolve()}/')}]")
+        for name in _LOCKED_LAST:
+            self._root.execute(f"SET {name} = {SERVING[name]}")
+        self._numbers = counting(1)
+        self._attaching = Lock()
+
+    def open(self, directory: Path) -> Catalog:
+        """Open the catalogue of one generation. Raises IndexCorrupt, or IndexIncompatible for another format."""
+        path = _quoted(str((directory / CATALOG).resolve()))
+        with _errors_mapped():
+            root = self._root.cursor()
+            with self._attaching:
+                name = f"generation_{next(self._numbers)}"
+                root.execute(f"ATTACH {path} AS {name} (READ_ONLY)")
+        catalog = Catalog(root, name)
+        catalog.check_format()
+        return catalog
+
+
+def _quoted(text: str) -> str:
+    """Return a literal: neither ATTACH nor SET takes a parameter."""
+    doubled = text.replace("'", "''")
+    return f"'{doubled}'"
 
 
 def _limits(settings: DuckDBSettings) -> Config:

@@ -1,22 +1,27 @@
 """What git says of a work tree: where it starts, which revision it is, which files it holds.
 
 A repository is foreign input: its config, attributes and hooks name programs that git would start for it. Every call
-here switches those off (reliability F40, S16), reads no configuration but the repository's own, and opens no
-connection.
+here switches those off (reliability F40, S16), reads no configuration but the repository's own, and none but
+`fetch_clone` opens a connection: to the URL it is given and by the protocol of that URL.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from codeintel_rev.errors import SourceFailed
+from codeintel_rev.errors import InvalidArgument, SourceFailed
 from codeintel_rev.types import Revision
 
 TIMEOUT_S = 120.0
+FETCH_TIMEOUT_S = 1800.0
+
+_URL = re.compile(r"(https|ssh|file)://[^\s\x00-\x1f]+")
+_PASSWORD = re.compile(r"[a-z]+://[^/@]*:[^/@]*@")
 
 _INERT = (
     "--no-pager",
@@ -25,16 +30,17 @@ _INERT = (
     *("-c", f"core.hooksPath={os.devnull}"),
     *("-c", "protocol.allow=never"),
 )
-# GIT_ALLOW_PROTOCOL outranks a repository's own protocol.<name>.allow, which protocol.allow does not.
+# GIT_ALLOW_PROTOCOL (see `_git`) outranks a repository's own protocol.<name>.allow, which protocol.allow does not.
 _ENVIRONMENT = {
     "LC_ALL": "C",
-    "GIT_ALLOW_PROTOCOL": "none",
     "GIT_ATTR_NOSYSTEM": "1",
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_NO_LAZY_FETCH": "1",
     "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
     "GIT_TERMINAL_PROMPT": "0",
+    "PATH": os.defpath,
 }
 
 
@@ -56,6 +62,39 @@ def work_tree_root(path: Path) -> Path | None:
         return None
     ignored = root != folder and _git(path, ["check-ignore", "--quiet", "."]).returncode == 0
     return None if ignored else root
+
+
+def is_url(text: str) -> bool:
+    """Return whether `text` is meant as the URL of a repository and not as a folder."""
+    return "://" in text
+
+
+def fetch_clone(url: str, clone: Path) -> None:
+    """Make folder `clone` a work tree of the newest commit that HEAD at `url` names, and nothing else.
+
+    Shallow, without submodules, tags or hooks; nobody is asked for a password. Called again it fetches what is new and
+    drops what was changed in the folder. Raises InvalidArgument for another protocol than https, ssh or file, for a
+    password in the URL and for the clone of another URL; SourceFailed when git cannot fetch.
+    """
+    found = _URL.fullmatch(url)
+    # "ssh://-oProxyCommand=…" would be an option of ssh.
+    if not found or "://-" in url:
+        raise InvalidArgument("the URL is not one of a git repository.", "Give https://…, ssh://… or file://….")
+    if _PASSWORD.match(url):
+        raise InvalidArgument("the URL holds a password.", "Use ssh and a key: what is written here is kept.")
+    clone.mkdir(parents=True, exist_ok=True)
+    _output(clone, ["init", "--quiet", "--template="])
+    known = _git(clone, ["config", "--get", "remote.origin.url"]).stdout.decode(errors="replace").removesuffix("\n")
+    if known and known != url:
+        raise InvalidArgument(f"{clone.name} is the name of a clone of another URL.", "Choose another with --name.")
+    options = ["--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--no-write-commit-graph"]
+    fetched = _git(clone, ["fetch", *options, "--", url, "HEAD"], protocol=found[1], timeout_s=FETCH_TIMEOUT_S)
+    if fetched.returncode:
+        said = fetched.stderr.decode(errors="replace").replace(url.split("://")[1], "URL").strip().splitlines()
+        raise SourceFailed(f"git could not fetch: {said[0] if said else fetched.returncode}.", "Check URL and access.")
+    _output(clone, ["config", "remote.origin.url", url])
+    _output(clone, ["checkout", "--quiet", "--force", "--detach", "FETCH_HEAD", "--"])
+    _output(clone, ["clean", "--quiet", "-ffdx"])
 
 
 def revision(root: Path) -> Revision:
@@ -109,9 +148,18 @@ def _output(root: Path, arguments: list[str], blanked: Iterable[str] = ()) -> by
 
 
 def _git(
-    root: Path, arguments: list[str], blanked: Iterable[str] = (), given: bytes = b""
+    root: Path,
+    arguments: list[str],
+    blanked: Iterable[str] = (),
+    *,
+    given: bytes = b"",
+    protocol: str = "none",
+    timeout_s: float = TIMEOUT_S,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run git in folder `root` with the config keys `blanked` set to nothing and `given` as its standard input."""
+    """Run git in folder `root` with the config keys `blanked` set to nothing and `given` as its standard input.
+
+    It may connect by `protocol` only.
+    """
     program = shutil.which("git")
     if program is None:
         raise SourceFailed("git is not installed.", "Install git, or index a folder that is no git work tree.")
@@ -119,7 +167,7 @@ def _git(
     # By environment, not by -c: a key may hold "=", where -c would cut it in two and leave the real key as it was.
     overrides = {f"GIT_CONFIG_KEY_{i}": key for i, key in enumerate(keys)}
     overrides |= {f"GIT_CONFIG_VALUE_{i}": "" for i in range(len(keys))}
-    environment = {**_ENVIRONMENT, **overrides, "GIT_CONFIG_COUNT": str(len(keys))}
+    environment = {**_ENVIRONMENT, **overrides, "GIT_CONFIG_COUNT": str(len(keys)), "GIT_ALLOW_PROTOCOL": protocol}
     try:
         return subprocess.run(
             [program, *_INERT, *arguments],
@@ -128,10 +176,10 @@ def _git(
             input=given,
             capture_output=True,
             check=False,
-            timeout=TIMEOUT_S,
+            timeout=timeout_s,
         )
     except subprocess.TimeoutExpired as error:
-        raise SourceFailed(f"git {arguments[0]} took longer than {TIMEOUT_S:.0f} s.") from error
+        raise SourceFailed(f"git {arguments[0]} took longer than {timeout_s:.0f} s.") from error
     except OSError as error:
         raise SourceFailed(f"git {arguments[0]} could not be started: {error.strerror}.") from error
 

@@ -94,6 +94,12 @@ class Generation:
         """Run `action` once, after the last lease and before the files may go; the latest registered runs first."""
         self._cleanup.callback(action)
 
+    @property
+    def is_leased(self) -> bool:
+        """Whether anybody but the opener holds it."""
+        with self._mutex:
+            return self._users > (0 if self._closed else 1)
+
     @contextmanager
     def lease(self) -> Iterator[Self]:
         """Keep the files and whatever was opened on them for the block. Raises GenerationGone once closed."""

@@ -1,4 +1,5 @@
-"""The generation a running server answers from: swapped under load, closed when its last request has ended."""
+"""The generation a running server answers from: opened when it is asked for, swapped under load, closed when its last
+request has ended, and put to sleep when others need the room."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ T = TypeVar("T", bound=Closable)
 
 
 class LiveGeneration(Generic[T]):
-    """Serves what `opener` makes of the current generation of `store`; serves nothing before the first `refresh`.
+    """Serves what `opener` makes of the current generation of `store`: from the first `refresh` or `acquire` on.
 
     `opener` refuses a generation it cannot serve by IndexCorrupt or IndexIncompatible. Safe to use from many threads.
     """
@@ -32,29 +33,58 @@ class LiveGeneration(Generic[T]):
         self._swap = threading.Lock()
         self._refreshing = threading.Lock()
         self._served: tuple[Generation, T] | None = None
+        self._limits: tuple[Limit, ...] = ()
+        self._asleep = True
+        self._closed = False
         self._current: str | None = None
-        self._failure: CodeIntelError | None = IndexUnavailable(f"{store.repo} is not opened yet.")
+        self._failure: CodeIntelError | None = None
 
     @contextmanager
     def acquire(self) -> Iterator[T]:
-        """Hold the served object for the block: a swap meanwhile neither changes nor closes it.
+        """Hold the served object for the block: neither a swap nor `sleep` meanwhile changes or closes it.
 
-        Raises IndexUnavailable when nothing is served.
+        Opens what sleeps, which takes the time of hashing its files the first time. Raises IndexUnavailable when
+        nothing is served.
         """
         with ExitStack() as held:
-            with self._swap:
-                if self._served is None:
-                    raise self._unavailable()
-                generation, opened = self._served
-                held.enter_context(generation.lease())
+            opened = self._leased(held)
+            while opened is None:
+                self._wake()
+                opened = self._leased(held)
             yield opened
+
+    @property
+    def is_open(self) -> bool:
+        return self._served is not None
+
+    @property
+    def is_asleep(self) -> bool:
+        """Whether nothing is open and the next `acquire` opens it."""
+        return self._asleep
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `refresh` may find something: a generation never looked at, or one to be tried again."""
+        try:
+            return self._current is None or self._store.current_id() != self._current
+        except CodeIntelError:
+            return True
 
     @property
     def limits(self) -> tuple[Limit, ...]:
         """What callers do not get: an older generation is served, or the newest could not be opened."""
         with self._swap:
-            limits = self._served[0].limits if self._served else ()
-            return limits if self._failure is None else (*limits, _limit(self._failure))
+            return self._limits if self._failure is None else (*self._limits, _limit(self._failure))
+
+    def sleep(self) -> bool:
+        """Close what is open and leave it to the next `acquire` to open it again; return False when it is in use."""
+        with self._swap:
+            if self._served is None or self._served[0].is_leased:
+                return False
+            generation, _ = self._served
+            self._served, self._asleep = None, True
+        generation.close()
+        return True
 
     def refresh(self) -> bool:
         """Serve the current generation if it is not served already; return whether it was swapped in.
@@ -64,29 +94,52 @@ class LiveGeneration(Generic[T]):
         nothing served yet the nearest good older one is.
         """
         with self._refreshing:
-            try:
-                return self._refresh()
-            except CodeIntelError as error:
-                self._failure = error
-                return False
+            return self._refresh()
 
     def close(self) -> None:
         """Serve nothing from now on; running requests keep what they hold."""
         with self._refreshing:
+            self._closed = True
             self._failure = IndexUnavailable(f"{self._store.repo} is closed.")
             self._exchange(None)
 
+    def _leased(self, held: ExitStack) -> T | None:
+        """Return what is served, leased until `held` ends, None when it sleeps."""
+        with self._swap:
+            if self._served is not None:
+                generation, opened = self._served
+                held.enter_context(generation.lease())
+                return opened
+            if not self._asleep:
+                raise self._unavailable()
+            return None
+
+    def _wake(self) -> None:
+        with self._refreshing:
+            if self._asleep:
+                self._refresh()
+
     def _refresh(self) -> bool:
-        current = self._store.current_id()
-        if current is not None and current == self._current:
+        """REQUIRES: `_refreshing` is held."""
+        if self._closed:
             return False
+        current = None
         try:
+            current = self._store.current_id()
+            if current is not None and current == self._current and self._is_done():
+                return False
             self._exchange(self._open(current))
-        except (IndexCorrupt, IndexIncompatible):
-            self._current = current
-            raise
+        except CodeIntelError as error:
+            refused = isinstance(error, IndexCorrupt | IndexIncompatible)
+            self._current = current if refused else None
+            self._failure, self._asleep = error, False
+            return False
         self._current, self._failure = current, None
         return True
+
+    def _is_done(self) -> bool:
+        """Whether the generation last looked at needs no second look: it is served, or it was refused for good."""
+        return self._served is not None or not self._asleep
 
     def _open(self, current: str | None) -> tuple[Generation, T]:
         if self._served is None or current is None:
@@ -101,6 +154,9 @@ class LiveGeneration(Generic[T]):
     def _exchange(self, fresh: tuple[Generation, T] | None) -> None:
         with self._swap:
             old, self._served = self._served, fresh
+            self._asleep = False
+            if fresh is not None:
+                self._limits = fresh[0].limits
         if old is not None:
             old[0].close()
 

@@ -43,6 +43,11 @@ def repository_directory(data_dir: Path, name: str) -> Path:
     return data_dir / "repos" / quote(name, safe="")
 
 
+def clone_directory(data_dir: Path, name: str) -> Path:
+    """Return where the clone of a repository lies that is indexed by its URL. Raises InvalidArgument for a bad name."""
+    return data_dir / "clones" / repository_directory(data_dir, name).name
+
+
 def _is_valid(name: str) -> bool:
     return len(name) <= _LONGEST and bool(_NAME.fullmatch(name)) and not {".", ".."} & set(name.split("/"))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from codeintel_rev.config.settings import DuckDBSettings
 from codeintel_rev.encoders.token_encoder import TokenEncoders
 from codeintel_rev.errors import (
     CodeIntelError,
@@ -14,7 +13,7 @@ from codeintel_rev.errors import (
     IndexUnavailable,
 )
 from codeintel_rev.io.dual_index import DualIndex
-from codeintel_rev.io.duckdb_catalog import Catalog
+from codeintel_rev.io.duckdb_catalog import Catalog, Catalogs
 from codeintel_rev.io.leases import Generation
 from codeintel_rev.io.lexical import LexicalIndex
 from codeintel_rev.io.outlines import Outlines
@@ -51,7 +50,7 @@ def open_shard(
     worktree: Worktree,
     model: ModelFingerprint | None,
     encoders: TokenEncoders | None,
-    duckdb: DuckDBSettings,
+    catalogs: Catalogs,
 ) -> Shard:
     """Return the shard of a verified generation. `model` is the serving encoder's, None when there is none; without
     `encoders` tokens are left alone.
@@ -62,7 +61,7 @@ def open_shard(
     lexical = LexicalIndex.open(generation.path / LEXICAL_DIRECTORY)
     dense, limits = _open_dense(generation, model)
     tokens, token_limits = _open_tokens(generation, encoders) if encoders else (None, [])
-    catalog = Catalog.open(generation.path, duckdb)
+    catalog = catalogs.open(generation.path)
     return Shard(
         generation.manifest.repo,
         generation,

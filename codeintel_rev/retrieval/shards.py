@@ -1,12 +1,14 @@
-"""Every repository served here, as one Searcher: opened lazily verified, swapped under load, searched together."""
+"""Every repository served here, as one Searcher: opened when asked for, swapped under load, searched together."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import structlog
@@ -14,10 +16,12 @@ import structlog
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.dense import DenseEncoder
 from codeintel_rev.encoders.token_encoder import TokenEncoders
-from codeintel_rev.errors import IndexUnavailable, NotFound
+from codeintel_rev.errors import CodeIntelError, DeadlineExceeded, IndexUnavailable, NotFound
+from codeintel_rev.io.duckdb_catalog import Catalogs
 from codeintel_rev.io.generation_reader import GenerationReader
 from codeintel_rev.io.leases import Generation
 from codeintel_rev.io.live import LiveGeneration
+from codeintel_rev.io.manifest import Manifest
 from codeintel_rev.io.progress import read_progress
 from codeintel_rev.io.registry import repositories, repository_directory, source_of
 from codeintel_rev.io.worktree import Worktree
@@ -28,35 +32,65 @@ from codeintel_rev.retrieval.searcher import NONE
 from codeintel_rev.retrieval.shard import XTR, Shard, open_shard
 from codeintel_rev.retrieval.token_matches import Explaining
 from codeintel_rev.retrieval.token_matches import explained as with_token_matches
-from codeintel_rev.types import BuildProgress, LateMode, Limit, Revision, Scope, SearchResult, ShardStatus, TokenFigures
+from codeintel_rev.types import LateMode, Limit, Revision, Scope, SearchResult, ShardStatus, TokenFigures
 from codeintel_rev.xtr.metrics import Figure
 
 CHANNELS_A_SHARD = 4
+_OPENING_SHARE = 0.5  # Of a search's time: what was opened in it must still be asked.
 
 log = structlog.get_logger(__name__)
 
 
 class Shards:
-    """The shards below `data_dir`. `refresh` finds new repositories and new generations; everything else only reads."""
+    """The shards below `data_dir`. `refresh` finds new repositories and new generations; everything else only reads.
+
+    A repository is opened, verified, when a request first names it or `refresh` comes to it. At most
+    `index.open_shards` stay open, or as many as the running requests hold: whoever was not asked for the longest time
+    sleeps first, and is opened again when asked.
+    """
 
     def __init__(self, data_dir: Path, encoder: DenseEncoder | None, settings: Settings) -> None:
         self._data_dir = data_dir
         self._encoder = encoder
         self._settings = settings
+        self._catalogs = Catalogs(data_dir / "repos", settings.duckdb)
+        self._told: dict[str, ShardStatus] = {}
+        self._used: dict[str, int] = {}
+        self._turns = count(1)
         self._live: dict[str, LiveGeneration[Shard]] = {}
         retrieval = settings.retrieval
         self._budget = Budget(retrieval.channel_deadline_ms, retrieval.request_deadline_ms, retrieval.candidates)
         threads = CHANNELS_A_SHARD * settings.limits.concurrent_calls
         self._token_encoders = TokenEncoders(settings, encoder, data_dir / "models")
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="channel")
+        self._discover()
 
     def refresh(self) -> None:
-        """Open what was newly published. Hashes files, so it is called off the request path."""
-        for repo in repositories(self._data_dir):
-            if repo not in self._live:
-                live = LiveGeneration(GenerationReader(repository_directory(self._data_dir, repo)), self._open)
-                self._live = {**self._live, repo: live}  # replaced, not changed: other threads walk through it
-            self._live[repo].refresh()
+        """Open what was newly published, and verify what was never looked at. Hashes files, so it is called off the
+        request path."""
+        self._discover()
+        for live in self._live.values():
+            if live.has_news:
+                live.refresh()
+                self._make_room()
+
+    def _discover(self) -> None:
+        found = repositories(self._data_dir)
+        new = {repo: self._sleeping(repo) for repo in found if repo not in self._live}
+        if new:
+            self._live = {**self._live, **new}  # replaced, not changed: other threads walk through it
+
+    def _sleeping(self, repo: str) -> LiveGeneration[Shard]:
+        return LiveGeneration(GenerationReader(repository_directory(self._data_dir, repo)), self._open)
+
+    def _make_room(self) -> None:
+        """Put the least recently used shards to sleep that are too many and that nobody holds."""
+        awake = [repo for repo, live in self._live.items() if live.is_open]
+        excess = len(awake) - self._settings.index.open_shards
+        for repo in sorted(awake, key=lambda repo: self._used.get(repo, 0)) if excess > 0 else ():
+            excess -= self._live[repo].sleep()
+            if not excess:
+                return
 
     def search(
         self,
@@ -70,7 +104,9 @@ class Shards:
     ) -> SearchResult:
         started = time.monotonic()
         budget = Budget(self._budget.channels_ms, min(deadline_ms, self._budget.total_ms), self._budget.candidates)
-        with self.lease(scope.repos) as shards:
+        opening = started + _OPENING_SHARE * budget.total_ms / 1000
+        with self.lease(scope.repos, deadline=opening) as shards:
+            left = replace(budget, total_ms=budget.total_ms - 1000 * (time.monotonic() - started))
             found = search(
                 query,
                 scope,
@@ -78,47 +114,68 @@ class Shards:
                 shards=shards,
                 encoder=self._encoder,
                 executor=self._executor,
-                budget=budget,
+                budget=left,
                 options=options,
                 late=late(options, self._settings.xtr),
             )
             if explained:
                 by = Explaining(self._token_encoders.plain, self._executor, started + budget.total_ms / 1000)
                 found = with_token_matches(found, query, explained, shards, by)
-        return replace(found, limits=tuple(dict.fromkeys((*found.limits, *self._limits(scope.repos)))))
+        missing = self._limits(scope.repos, found.generations.keys())
+        return replace(found, limits=tuple(dict.fromkeys((*found.limits, *missing))))
 
     @contextmanager
-    def lease(self, repos: Sequence[str]) -> Iterator[list[Shard]]:
+    def lease(self, repos: Sequence[str], *, deadline: float = math.inf) -> Iterator[list[Shard]]:
         """Hold the shards of `repos` (empty: all that can be served), by name, for the block.
 
-        Raises NotFound for a repository that is not served, IndexUnavailable when one that was named, or every one,
-        has no usable generation.
+        What is not open at `deadline` (monotonic seconds) is left out unless it was named. Raises NotFound for a
+        repository that is not served, IndexUnavailable when one that was named, or every one, has no usable generation,
+        DeadlineExceeded when one that was named, or every one, was not opened in time.
         """
         unknown = sorted(set(repos) - self._live.keys())
         if unknown:
             raise NotFound(f"repository {unknown[0]} is not served here.", "index_status names those that are.")
-        with ExitStack() as held:
-            yield self._held(sorted(set(repos) or self._live), bool(repos), held)
+        try:
+            with ExitStack() as held:
+                yield self._held(sorted(set(repos) or self._live), bool(repos), deadline, held)
+        finally:
+            self._make_room()
 
-    def _held(self, repos: Sequence[str], named: bool, held: ExitStack) -> list[Shard]:
+    def _held(self, repos: Sequence[str], named: bool, deadline: float, held: ExitStack) -> list[Shard]:
         shards = []
-        failure: IndexUnavailable | None = None
-        for repo in repos:
+        failure: CodeIntelError | None = None
+        for repo in sorted(repos, key=lambda repo: not self._live[repo].is_open):
             try:
-                shards.append(held.enter_context(self._live[repo].acquire()))
-            except IndexUnavailable as error:
+                shards.append(held.enter_context(self._awake(repo, deadline)))
+            except (IndexUnavailable, DeadlineExceeded) as error:
                 failure = error
                 if named:
                     raise
         if not shards:
             raise failure or IndexUnavailable("no repository is indexed here yet.", "Run `codeintel index PATH`.")
-        return shards
+        return sorted(shards, key=lambda shard: shard.repo)
 
-    def _limits(self, repos: Sequence[str]) -> Iterator[Limit]:
+    @contextmanager
+    def _awake(self, repo: str, deadline: float) -> Iterator[Shard]:
+        """Hold the shard of `repo`, opened now if it sleeps. Raises IndexUnavailable, DeadlineExceeded."""
+        live = self._live[repo]
+        if live.is_asleep and time.monotonic() >= deadline:
+            raise DeadlineExceeded(f"{repo} was not opened in time.", "Ask again, or name fewer repositories.")
+        self._used[repo] = next(self._turns)
+        was_open = live.is_open
+        with live.acquire() as shard:
+            if not was_open:
+                self._make_room()
+            yield shard
+
+    def _limits(self, repos: Sequence[str], answering: Collection[str]) -> Iterator[Limit]:
         """Yield what is not served of `repos`: the newest generation, or all of one."""
         for repo, live in sorted(self._live.items()):
             if not repos or repo in repos:
-                yield from live.limits
+                limits = live.limits
+                yield from limits
+                if repo not in answering and not limits:
+                    yield Limit("shard-late", "open", f"{repo} was not opened in time.", "Ask again, or name it.")
 
     def status(self) -> tuple[ShardStatus, ...]:
         return tuple(self._status(repo, live) for repo, live in sorted(self._live.items()))
@@ -132,22 +189,34 @@ class Shards:
         source = source_of(repository_directory(self._data_dir, generation.manifest.repo))
         model = self._encoder.fingerprint if self._encoder else None
         encoders = self._token_encoders if self._settings.xtr.on else None
-        shard = open_shard(generation, Worktree(source.root), model, encoders, self._settings.duckdb)
+        shard = open_shard(generation, Worktree(source.root), model, encoders, self._catalogs)
         audit = next((channel.index.describe() for channel in shard.channels if isinstance(channel, Dense)), "none")
         log.info("generation opened", repo=shard.repo, generation=generation.manifest.generation, vectors=audit)
         _log_tokens(shard, self._settings.xtr.mode)
+        self._told[shard.repo] = _served(shard)
         return shard
 
     def _status(self, repo: str, live: LiveGeneration[Shard]) -> ShardStatus:
         directory = repository_directory(self._data_dir, repo)
         building = read_progress(directory)
-        try:
-            with live.acquire() as shard:
-                return _served(shard, live.limits, building)
-        except IndexUnavailable:
-            published = (directory / "CURRENT").exists()
-            state = "building" if building else "down" if published else "empty"
-            return ShardStatus(repo, state, "", "", "", Revision("", "", False), {}, 0.0, None, building, live.limits)
+        if live.is_open or live.is_asleep:
+            told = self._told.get(repo) or _published(GenerationReader(directory))
+            if told:
+                limits = tuple(dict.fromkeys((*told.limits, *live.limits)))
+                state = "building" if building else "degraded" if limits else "ready"
+                return replace(told, state=state, building=building, limits=limits)
+        published = (directory / "CURRENT").exists()
+        state = "building" if building else "down" if published and not live.is_asleep else "empty"
+        return ShardStatus(repo, state, "", "", "", Revision("", "", False), {}, 0.0, None, building, live.limits)
+
+
+def _published(reader: GenerationReader) -> ShardStatus | None:
+    """Return what the manifest of a generation tells that was never opened, None when there is none to read."""
+    try:
+        current = reader.current_id()
+        return _of_manifest(reader.manifest(current)) if current else None
+    except CodeIntelError:
+        return None
 
 
 def _log_tokens(shard: Shard, mode: LateMode) -> None:
@@ -176,13 +245,15 @@ def _token_figures(shard: Shard) -> TokenFigures | None:
     )
 
 
-def _served(shard: Shard, live_limits: tuple[Limit, ...], building: BuildProgress | None) -> ShardStatus:
-    manifest = shard.generation.manifest
+def _served(shard: Shard) -> ShardStatus:
+    return replace(_of_manifest(shard.generation.manifest), limits=shard.limits, tokens=_token_figures(shard))
+
+
+def _of_manifest(manifest: Manifest) -> ShardStatus:
     chunks = manifest.counts["chunks"]
-    limits = tuple(dict.fromkeys((*shard.limits, *live_limits)))
     return ShardStatus(
-        repo=shard.repo,
-        state="building" if building else "degraded" if limits else "ready",
+        repo=manifest.repo,
+        state="ready",
         generation=manifest.generation,
         parent=manifest.parent or "",
         published_at=manifest.created_at,
@@ -190,7 +261,6 @@ def _served(shard: Shard, live_limits: tuple[Limit, ...], building: BuildProgres
         counts=manifest.counts,
         vector_coverage=manifest.counts["vectors"] / chunks if chunks else 1.0,
         model=manifest.model,
-        building=building,
-        limits=limits,
-        tokens=_token_figures(shard),
+        building=None,
+        limits=(),
     )

@@ -204,7 +204,7 @@ def test_a_broken_setting_ends_the_start_with_one_line(tmp_path: Path, variables
     ("folder", "name"), [("my repo", "my-repo"), ("x", "x"), ("...", "repository"), ("ünï", "n"), (".config", "config")]
 )
 def test_a_repository_is_named_after_its_folder(folder: str, name: str) -> None:
-    assert default_name(Path("/somewhere") / folder) == name
+    assert default_name(str(Path("/somewhere") / folder)) == name
 
 
 def test_a_newcomer_is_told_how_to_connect() -> None:

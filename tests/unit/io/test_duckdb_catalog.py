@@ -1,6 +1,8 @@
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import duckdb
@@ -9,6 +11,7 @@ import pytest
 
 from codeintel_rev.config.settings import DuckDBSettings
 from codeintel_rev.errors import (
+    CodeIntelError,
     DeadlineExceeded,
     IndexCorrupt,
     IndexIncompatible,
@@ -17,7 +20,7 @@ from codeintel_rev.errors import (
 )
 from codeintel_rev.io.catalog_builder import CATALOG, fill_idmap
 from codeintel_rev.io.catalog_rows import FileRow, Symbol
-from codeintel_rev.io.duckdb_catalog import Catalog, Coverage, read_chunks
+from codeintel_rev.io.duckdb_catalog import Catalog, Catalogs, Coverage, read_chunks
 from codeintel_rev.io.parquet_store import IDMAP, write_idmap
 from codeintel_rev.types import Chunk, Role, Scope
 from tests.catalogs import write_catalog
@@ -77,11 +80,14 @@ def generation(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="module")
-def catalog(generation: Path) -> Iterator[Catalog]:
-    opened = Catalog.open(generation, SETTINGS)
-    yield opened
-    opened.close()
+@pytest.fixture(scope="module", params=["alone", "attached"])
+def catalog(generation: Path, request: pytest.FixtureRequest) -> Iterator[Catalog]:
+    """A catalogue in a DuckDB of its own, or beside others in one: nothing tells them apart."""
+    catalogs = Catalogs(generation, SETTINGS)
+    with closing(catalogs.open(generation)):
+        opened = Catalog.open(generation, SETTINGS) if request.param == "alone" else catalogs.open(generation)
+        yield opened
+        opened.close()
 
 
 def test_chunks_come_back_in_the_asked_order_and_the_missing_are_told(catalog: Catalog) -> None:
@@ -351,7 +357,7 @@ def test_a_lone_surrogate_is_an_invalid_argument(catalog: Catalog) -> None:
 )
 def test_a_serving_connection_refuses(catalog: Catalog, tmp_path: Path, statement: str) -> None:
     """S24: even somebody who could run SQL could neither read nor write a file, nor change a setting."""
-    with pytest.raises(duckdb.Error), catalog._root.cursor() as cursor:
+    with pytest.raises(CodeIntelError), catalog._cursor() as cursor:
         cursor.execute(statement.format(out=tmp_path / "out")).fetchall()
     assert not any(tmp_path.iterdir())
 
@@ -361,6 +367,53 @@ def test_threads_and_memory_are_those_of_the_settings(catalog: Catalog) -> None:
     with catalog._root.cursor() as cursor:
         row = cursor.execute("SELECT current_setting('threads'), current_setting('memory_limit')").fetchall()[0]
     assert row == (SETTINGS.threads, "976.5 MiB")
+
+
+def open_files(below: Path) -> list[Path]:
+    links = list(Path("/proc/self/fd").iterdir())
+    return [target for link in links if (target := link.resolve()).is_relative_to(below)]
+
+
+def test_a_closed_catalogue_lets_go_of_its_file_and_of_no_other(tmp_path: Path, generation: Path) -> None:
+    copy = tmp_path / "it's"
+    shutil.copytree(generation, copy)
+    catalogs = Catalogs(tmp_path.parent.parent, SETTINGS)
+    first, other = catalogs.open(copy), catalogs.open(generation)
+    assert open_files(tmp_path) == [copy / CATALOG]
+    first.close()
+    assert open_files(tmp_path) == []
+    with pytest.raises(IndexUnavailable):
+        first.ids()
+    del catalogs
+    assert other.counts()["chunks"] == len(CHUNKS)
+    other.close()
+
+
+def test_what_is_not_below_the_folder_is_not_attached(tmp_path: Path, generation: Path) -> None:
+    """S24."""
+    with pytest.raises(IndexCorrupt):
+        Catalogs(tmp_path, SETTINGS).open(generation)
+
+
+def test_a_file_that_is_refused_is_not_kept_open(tmp_path: Path) -> None:
+    with duckdb.connect(tmp_path / CATALOG) as connection:
+        connection.execute("CREATE TABLE meta AS SELECT 99 AS format")
+    catalogs = Catalogs(tmp_path, SETTINGS)
+    with pytest.raises(IndexIncompatible):
+        catalogs.open(tmp_path)
+    assert open_files(tmp_path) == []
+
+
+def test_many_threads_open_ask_and_close_at_once(generation: Path) -> None:
+    catalogs = Catalogs(generation, SETTINGS)
+
+    def turn(_: int) -> list[int]:
+        with closing(catalogs.open(generation)) as catalog:
+            return catalog.ids().tolist()
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(turn, range(40)))
+    assert answers == [sorted(chunk.chunk_id for chunk in CHUNKS)] * 40
 
 
 @pytest.mark.parametrize("name", ["it's", 'a"b', "a*b[c]", "semi;colon -- x", "ünï €", "$ids", "per%cent"])

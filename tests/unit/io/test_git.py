@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from codeintel_rev.errors import SourceFailed
-from codeintel_rev.io.git import ignored, revision, tracked_and_untracked, work_tree_root
+from codeintel_rev.errors import InvalidArgument, SourceFailed
+from codeintel_rev.io.git import fetch_clone, ignored, revision, tracked_and_untracked, work_tree_root
 
 
 def run_git(root: Path, *arguments: str) -> str:
@@ -185,3 +185,80 @@ def test_nothing_ignored_is_no_failure(repository: Path) -> None:
 def test_a_path_git_cannot_judge_is_a_failure(repository: Path) -> None:
     with pytest.raises(SourceFailed, match="outside repository"):
         ignored(repository, ["../other.py"])
+
+
+# Clones
+
+
+def bare(repository: Path) -> str:
+    """Return the URL of a bare copy, as a server has it."""
+    place = repository.parent / "bare.git"
+    run_git(repository.parent, "clone", "-q", "--bare", str(repository), str(place))
+    return f"file://{place}"
+
+
+def test_a_clone_is_the_work_tree_of_the_newest_commit(repository: Path, tmp_path: Path) -> None:
+    url, clone = bare(repository), tmp_path / "clone"
+    fetch_clone(url, clone)
+    assert tracked_and_untracked(clone) == ["notes.md", "src/main.py"]
+    assert revision(clone).commit == run_git(repository, "rev-parse", "HEAD")
+
+
+def test_a_clone_fetched_again_is_what_is_new_and_nothing_else(repository: Path, tmp_path: Path) -> None:
+    url, clone = bare(repository), tmp_path / "clone"
+    fetch_clone(url, clone)
+    (clone / "notes.md").write_text("changed here\n")
+    (clone / "stray.py").write_text("x = 1\n")
+    (repository / "new.py").write_text("y = 2\n")
+    run_git(repository, "rm", "-q", "src/main.py")
+    run_git(repository, "add", "-A")
+    run_git(repository, "commit", "-qm", "second")
+    run_git(repository, "push", "-q", url, "HEAD")
+    fetch_clone(url, clone)
+    assert tracked_and_untracked(clone) == ["new.py", "notes.md"]
+    assert (clone / "notes.md").read_text() == "# Notes\n"
+    assert run_git(clone, "rev-list", "--count", "HEAD") == "1"
+
+
+def test_a_clone_runs_no_hook(repository: Path, tmp_path: Path) -> None:
+    """F40."""
+    url, clone = bare(repository), tmp_path / "clone"
+    fetch_clone(url, clone)
+    hook = clone / ".git" / "hooks" / "post-checkout"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    hook.chmod(0o755)
+    fetch_clone(url, clone)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "--upload-pack=touch ran",
+        "ext::sh -c touch% ran",
+        "ext://sh",
+        "git://host/x",
+        "http://host/x",
+        "ssh://-oProxyCommand=touch/x",
+        "https://user:word@host/x",
+        "https://host/x\n--upload-pack=touch",
+        "-https://host/x",
+    ],
+)
+def test_what_is_no_plain_url_is_refused_before_git_sees_it(tmp_path: Path, url: str) -> None:
+    with pytest.raises(InvalidArgument):
+        fetch_clone(url, tmp_path / "clone")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_repository_that_is_not_there_is_told_without_its_place(tmp_path: Path) -> None:
+    with pytest.raises(SourceFailed, match="could not fetch") as raised:
+        fetch_clone(f"file://{tmp_path}/none.git", tmp_path / "clone")
+    assert str(tmp_path) not in str(raised.value)
+
+
+def test_a_name_stands_for_one_url(repository: Path, tmp_path: Path) -> None:
+    fetch_clone(bare(repository), tmp_path / "clone")
+    with pytest.raises(InvalidArgument, match="another URL"):
+        fetch_clone(f"file://{repository}", tmp_path / "clone")

@@ -19,6 +19,7 @@ from codeintel_rev.app.opening import open_index
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.dense import DenseEncoder
 from codeintel_rev.errors import GenerationMismatch, IndexUnavailable, NotFound
+from codeintel_rev.io.duckdb_catalog import Catalogs
 from codeintel_rev.io.generation_reader import GenerationReader
 from codeintel_rev.io.generations import GenerationStore
 from codeintel_rev.io.registry import Source, register
@@ -321,9 +322,10 @@ def test_shards_of_the_corpus_answer_alone_and_together(served: Shards) -> None:
 
 def test_vectors_of_another_generation_are_not_served(corpus: Place, minilm: DenseEncoder) -> None:
     """F14: an index that is whole, but not as many vectors as were published."""
+    catalogs = Catalogs(corpus.data_dir, corpus.settings.duckdb)
     with GenerationReader(corpus.directory("shop")).open_current() as generation:
         manifest = generation.manifest
         one_more = {name: manifest.counts[name] + 1 for name in ("vectors", "chunks")}
         generation.manifest = replace(manifest, counts=manifest.counts | one_more)
         with pytest.raises(GenerationMismatch, match="vectors of shop"):
-            open_shard(generation, Worktree(corpus.tree("shop")), minilm.fingerprint, corpus.settings.duckdb)
+            open_shard(generation, Worktree(corpus.tree("shop")), minilm.fingerprint, None, catalogs)
