@@ -311,4 +311,4 @@ def test_vectors_of_another_generation_are_not_served(corpus: Place, minilm: Den
         one_more = {name: manifest.counts[name] + 1 for name in ("vectors", "chunks")}
         generation.manifest = replace(manifest, counts=manifest.counts | one_more)
         with pytest.raises(GenerationMismatch, match="vectors of shop"):
-            open_shard(generation, Worktree(corpus.tree("shop")), minilm.fingerprint, corpus.settings.duckdb)
+            open_shard(generation, Worktree(corpus.tree("shop")), minilm.fingerprint, None, corpus.settings.duckdb)
