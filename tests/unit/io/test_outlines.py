@@ -36,7 +36,7 @@ def definition(path: str, name: str, line: int) -> Definition:
 
 @pytest.mark.parametrize("repo", REPOSITORIES)
 def test_every_chunk_of_a_generation_has_the_outline_the_catalogue_gives(corpus: Place, repo: str) -> None:
-    with closing(Catalog.open(corpus.current(repo))) as catalog:
+    with closing(Catalog.open(corpus.current(repo), corpus.settings.duckdb)) as catalog:
         outlines, chunks, symbols = Outlines.open(catalog), list(catalog.chunks()), list(catalog.symbols())
     defines = defaultdict(list)
     for symbol in symbols:
