@@ -23,7 +23,8 @@ from codeintel_rev.errors import (
     StorageFailed,
 )
 from codeintel_rev.io import parquet_store as tables
-from codeintel_rev.io.duckdb_catalog import CATALOG, Catalog, Catalogs, Coverage, build_catalog
+from codeintel_rev.io.catalogs import Catalogs
+from codeintel_rev.io.duckdb_catalog import CATALOG, Catalog, Coverage, build_catalog
 from codeintel_rev.types import Chunk, Role, Scope
 
 SETTINGS = DuckDBSettings()
