@@ -18,9 +18,9 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from itertools import count as counting
+from itertools import count
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Event, Thread
 from typing import Any
 
 import duckdb
@@ -52,8 +52,6 @@ SERVING: Config = {
     "temp_directory": "",
 }
 _PAGE_ROWS = 4096
-_LOCKED_LAST = ("enable_external_access", "lock_configuration")
-"""What would forbid to say which folder may be read."""
 _INTERRUPT_AGAIN_S = 0.01
 _FAST_PAGE_S = 0.05
 
@@ -98,7 +96,7 @@ class Catalog:
         they: DuckDB has one instance a file. Raises IndexCorrupt, IndexIncompatible for another format.
         """
         config: Config = {**SERVING, **(_limits(settings) if settings else BUILDING)}
-        with _errors_mapped():
+        with errors_mapped():
             catalog = cls(duckdb.connect((directory / CATALOG).absolute(), read_only=True, config=config))
         catalog.check_format()
         return catalog
@@ -168,7 +166,7 @@ class Catalog:
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield every chunk by path and line, a page in memory at a time."""
-        for first in counting(0, _PAGE_ROWS):
+        for first in count(0, _PAGE_ROWS):
             rows = self._rows(sql.SELECT_CHUNKS, {"first": first, "last": first + _PAGE_ROWS - 1})
             yield from map(_chunk, rows)
             if len(rows) < _PAGE_ROWS:
@@ -243,54 +241,12 @@ class Catalog:
 
     @contextmanager
     def _cursor(self, tables: Mapping[str, pa.Table] | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
-        with _errors_mapped(), self._root.cursor() as cursor:
+        with errors_mapped(), self._root.cursor() as cursor:
             if self._attached:
                 cursor.execute(f"USE {self._attached}")
             for name, table in (tables or {}).items():
                 cursor.register(name, table)
             yield cursor
-
-
-class Catalogs:
-    """One DuckDB of this process, to which the catalogues of many generations are attached, read-only.
-
-    They share its threads and its memory. An instance of its own costs each 8 threads, 5 MiB and 40 ms, attaching one
-    none, 0.6 MiB and 4 ms (200 small catalogues, DuckDB 1.5). Safe for many threads. There is nothing to close: closing
-    its connection would close every catalogue, and without references it ends with the last of them.
-    """
-
-    def __init__(self, folder: Path, settings: DuckDBSettings) -> None:
-        """Nothing outside of `folder`, below which the generations lie, can be read."""
-        self._root = duckdb.connect(
-            config={
-                **{name: value for name, value in SERVING.items() if name not in _LOCKED_LAST},
-                "threads": settings.threads,
-                "memory_limit": f"{settings.memory_limit_mb}MB",
-            }
-        )
-        self._root.execute(f"SET allowed_directories = [{_quoted(f'{folder.resolve()}/')}]")
-        for name in _LOCKED_LAST:
-            self._root.execute(f"SET {name} = {SERVING[name]}")
-        self._numbers = counting(1)
-        self._attaching = Lock()
-
-    def open(self, directory: Path) -> Catalog:
-        """Open the catalogue of one generation. Raises IndexCorrupt, or IndexIncompatible for another format."""
-        path = _quoted(str((directory / CATALOG).resolve()))
-        with _errors_mapped():
-            root = self._root.cursor()
-            with self._attaching:
-                name = f"generation_{next(self._numbers)}"
-                root.execute(f"ATTACH {path} AS {name} (READ_ONLY)")
-        catalog = Catalog(root, name)
-        catalog.check_format()
-        return catalog
-
-
-def _quoted(text: str) -> str:
-    """Return a literal: neither ATTACH nor SET takes a parameter."""
-    doubled = text.replace("'", "''")
-    return f"'{doubled}'"
 
 
 def _limits(settings: DuckDBSettings) -> Config:
@@ -361,7 +317,8 @@ def _interrupted_after(cursor: duckdb.DuckDBPyConnection, deadline_s: float | No
 
 
 @contextmanager
-def _errors_mapped() -> Iterator[None]:
+def errors_mapped() -> Iterator[None]:
+    """Raise DuckDB's errors as this project's."""
     try:
         yield
     except duckdb.InterruptException as error:

@@ -12,8 +12,9 @@ from codeintel_rev.errors import (
     IndexIncompatible,
     IndexUnavailable,
 )
+from codeintel_rev.io.catalogs import Catalogs
 from codeintel_rev.io.dual_index import DualIndex
-from codeintel_rev.io.duckdb_catalog import Catalog, Catalogs
+from codeintel_rev.io.duckdb_catalog import Catalog
 from codeintel_rev.io.leases import Generation
 from codeintel_rev.io.lexical import LexicalIndex
 from codeintel_rev.io.outlines import Outlines

@@ -17,7 +17,7 @@ from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.dense import DenseEncoder
 from codeintel_rev.encoders.token_encoder import TokenEncoders
 from codeintel_rev.errors import CodeIntelError, DeadlineExceeded, IndexUnavailable, NotFound
-from codeintel_rev.io.duckdb_catalog import Catalogs
+from codeintel_rev.io.catalogs import Catalogs
 from codeintel_rev.io.generation_reader import GenerationReader
 from codeintel_rev.io.leases import Generation
 from codeintel_rev.io.live import LiveGeneration

@@ -20,7 +20,8 @@ from codeintel_rev.errors import (
 )
 from codeintel_rev.io.catalog_builder import CATALOG, fill_idmap
 from codeintel_rev.io.catalog_rows import FileRow, Symbol
-from codeintel_rev.io.duckdb_catalog import Catalog, Catalogs, Coverage, read_chunks
+from codeintel_rev.io.catalogs import Catalogs
+from codeintel_rev.io.duckdb_catalog import Catalog, Coverage, read_chunks
 from codeintel_rev.io.parquet_store import IDMAP, write_idmap
 from codeintel_rev.types import Chunk, Role, Scope
 from tests.catalogs import write_catalog

@@ -19,7 +19,7 @@ from codeintel_rev.app.opening import open_index
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.dense import DenseEncoder
 from codeintel_rev.errors import GenerationMismatch, IndexUnavailable, NotFound
-from codeintel_rev.io.duckdb_catalog import Catalogs
+from codeintel_rev.io.catalogs import Catalogs
 from codeintel_rev.io.generation_reader import GenerationReader
 from codeintel_rev.io.generations import GenerationStore
 from codeintel_rev.io.registry import Source, register
