@@ -17,6 +17,7 @@ from codeintel_rev.io.dual_index import DualIndex
 from codeintel_rev.io.duckdb_catalog import Catalog
 from codeintel_rev.io.leases import Generation
 from codeintel_rev.io.lexical import LexicalIndex
+from codeintel_rev.io.manifest import Manifest
 from codeintel_rev.io.outlines import Outlines
 from codeintel_rev.io.token_index import token_directory
 from codeintel_rev.io.worktree import Worktree
@@ -79,8 +80,7 @@ def _open_dense(generation: Generation, model: ModelFingerprint | None) -> tuple
     manifest = generation.manifest
     if model is None:
         return [], []
-    vectors, chunks = manifest.counts["vectors"], manifest.counts["chunks"]
-    limits = [_not_encoded(manifest.repo, vectors, chunks)] if vectors < chunks else []
+    vectors, limits = manifest.counts["vectors"], unencoded(manifest)
     if manifest.model is None or not vectors:
         return [], limits
     try:
@@ -104,13 +104,14 @@ def _check_model(indexed: ModelFingerprint, serving: ModelFingerprint) -> None:
         )
 
 
-def _not_encoded(repo: str, vectors: int, chunks: int) -> Limit:
-    return Limit(
-        "vectors-partial",
-        "dense",
-        f"{vectors} of {chunks} chunks of {repo} have a vector so far.",
-        "Lexical and symbol search cover every chunk; ask again when index_status says ready.",
-    )
+def unencoded(manifest: Manifest) -> list[Limit]:
+    """Return what a server with an encoder lacks of this generation: the vectors that are still to be made."""
+    vectors, chunks = manifest.counts["vectors"], manifest.counts["chunks"]
+    if vectors >= chunks:
+        return []
+    detail = f"{vectors} of {chunks} chunks of {manifest.repo} have a vector so far."
+    action = "Lexical and symbol search cover every chunk; ask again when index_status says ready."
+    return [Limit("vectors-partial", "dense", detail, action)]
 
 
 def _open_tokens(generation: Generation, encoders: TokenEncoders) -> tuple[TokenIndex | None, list[Limit]]:

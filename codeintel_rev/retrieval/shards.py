@@ -29,7 +29,7 @@ from codeintel_rev.retrieval.channels import Dense
 from codeintel_rev.retrieval.options import AS_SET, Options, late
 from codeintel_rev.retrieval.search import Budget, search
 from codeintel_rev.retrieval.searcher import NONE
-from codeintel_rev.retrieval.shard import XTR, Shard, open_shard
+from codeintel_rev.retrieval.shard import XTR, Shard, open_shard, unencoded
 from codeintel_rev.retrieval.token_matches import Explaining
 from codeintel_rev.retrieval.token_matches import explained as with_token_matches
 from codeintel_rev.types import LateMode, Limit, Revision, Scope, SearchResult, ShardStatus, TokenFigures
@@ -200,7 +200,7 @@ class Shards:
         directory = repository_directory(self._data_dir, repo)
         building = read_progress(directory)
         if live.is_open or live.is_asleep:
-            told = self._told.get(repo) or _published(GenerationReader(directory))
+            told = self._told.get(repo) or self._published(GenerationReader(directory))
             if told:
                 limits = tuple(dict.fromkeys((*told.limits, *live.limits)))
                 state = "building" if building else "degraded" if limits else "ready"
@@ -209,14 +209,16 @@ class Shards:
         state = "building" if building else "down" if published and not live.is_asleep else "empty"
         return ShardStatus(repo, state, "", "", "", Revision("", "", False), {}, 0.0, None, building, live.limits)
 
-
-def _published(reader: GenerationReader) -> ShardStatus | None:
-    """Return what the manifest of a generation tells that was never opened, None when there is none to read."""
-    try:
-        current = reader.current_id()
-        return _of_manifest(reader.manifest(current)) if current else None
-    except CodeIntelError:
-        return None
+    def _published(self, reader: GenerationReader) -> ShardStatus | None:
+        """Return what the manifest of a generation tells that was never opened, None when there is none to read."""
+        try:
+            current = reader.current_id()
+            manifest = reader.manifest(current) if current else None
+        except CodeIntelError:
+            return None
+        if manifest is None:
+            return None
+        return replace(_of_manifest(manifest), limits=tuple(unencoded(manifest)) if self._encoder else ())
 
 
 def _log_tokens(shard: Shard, mode: LateMode) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from codeintel_rev.types import Scope
 from tests import tiny_models
 from tests.projects import Project, new_project
 
@@ -40,7 +41,9 @@ def test_the_embedded_model_takes_part_only_when_told(project: Project) -> None:
     assert "tokens" not in plain.counts
     assert summary.counts["tokens"] == summary.counts["chunks"]
     assert untouched.notes == ()
-    assert told.search(QUERY).notes[0].startswith("xtr_rescore:")
     with told.opened() as opened:
-        statuses = opened.searcher.status()
-    assert statuses[0].tokens is not None
+        result = opened.searcher.search(QUERY, Scope(), 5, deadline_ms=60_000)
+        (status,) = opened.searcher.status()
+    assert result.notes[0].startswith("xtr_rescore:")
+    assert status.tokens is not None
+    assert status.tokens.documents == summary.counts["chunks"]

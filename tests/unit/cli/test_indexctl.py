@@ -89,7 +89,7 @@ def test_an_update_goes_on_from_the_folder_it_was_made_from(
     tree = tmp_path / "tree"
     tree.mkdir()
     (tree / "cart.md").write_text("# Cart\n")
-    building.index(tree, "org/shop", as_json=True)
+    building.index(str(tree), "org/shop", as_json=True)
     first = told(capsys)
     (tree / "money.md").write_text("# Money\n")
     building.update("org/shop", as_json=True)
