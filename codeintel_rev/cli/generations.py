@@ -1,10 +1,13 @@
-"""`indexctl ls, verify, gc, rollback`: what lies on disk, without a server."""
+"""`indexctl ls, verify, gc, rollback, compact`: what lies on disk, without a server."""
 
 from __future__ import annotations
+
+from dataclasses import asdict
 
 from codeintel_rev.cli import render
 from codeintel_rev.config.settings import Settings, load_settings
 from codeintel_rev.errors import IndexUnavailable
+from codeintel_rev.indexing.compaction import compact as publish
 from codeintel_rev.io.generations import GenerationStore
 from codeintel_rev.io.manifest import Manifest
 from codeintel_rev.io.registry import repository_directory, source_of
@@ -44,6 +47,11 @@ def rollback(repo: str, generation: str, *, as_json: bool) -> None:
     """Print the generation that is current now."""
     manifest = _store(load_settings(), repo).rollback(generation or None)
     _say({"current": manifest.generation}, as_json=as_json)
+
+
+def compact(repo: str, *, as_json: bool) -> None:
+    """Publish the compacted generation and say what came of it."""
+    _say(asdict(publish(repo, load_settings())), as_json=as_json)
 
 
 def _store(settings: Settings, repo: str) -> GenerationStore:

@@ -40,6 +40,12 @@ def update(repo: Repo, as_json: Json = False) -> None:
 
 
 @app.command()
+def compact(repo: Repo, as_json: Json = False) -> None:
+    """Publish the current generation without what updates left behind in it."""
+    verb("generations").compact(repo, as_json=as_json)
+
+
+@app.command()
 def status(as_json: Json = False) -> None:
     """Tell what is indexed, how completely, and what is being built: `codeintel status`."""
     verb("inspect").status(as_json=as_json)

@@ -11,10 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+
+import structlog
 
 from codeintel_rev.config.settings import EmbeddingSettings, Settings
 from codeintel_rev.encoders.dense import DenseEncoder, open_encoder
@@ -45,6 +47,7 @@ from codeintel_rev.io.vector_update import linkable
 from codeintel_rev.types import BuildProgress, Limit, ModelFingerprint
 
 CACHE = "cache/vectors.sqlite"
+log = structlog.get_logger(__name__)
 ENGINES = ("duckdb", "faiss-cpu", "pyarrow", "tantivy", "tree-sitter")
 OpenEncoder = Callable[[EmbeddingSettings, Path], DenseEncoder | None]
 
@@ -256,7 +259,8 @@ class _Job:
         self._watch.tell("publish", 0, 1)
         if vectors and count:
             self._store.link(draft, linkable(draft.parent_path) if draft.parent else ())
-            vectors.write(draft.path, self._settings.index)
+            update = vectors.write(draft.path, self._settings.index)
+            log.info("vectors written", repo=self._store.repo, generation=draft.generation, **asdict(update))
         if count or (draft.parent and self._store.manifest(draft.parent).counts["vectors"]):
             fill_idmap(draft.path)
         manifest = self._store.publish(

@@ -26,7 +26,7 @@ from codeintel_rev.indexing.chunking import ParsedFile
 from codeintel_rev.indexing.parse_pool import BATCH_FILES, ParsePool
 from codeintel_rev.indexing.source import PathEntry, SourceTree, read_file
 from codeintel_rev.io import catalog_builder, faiss_index, lexical
-from codeintel_rev.io.catalog_builder import CatalogWriter, inherit_catalog
+from codeintel_rev.io.catalog_builder import CatalogWriter, compact_catalog, inherit_catalog
 from codeintel_rev.io.catalog_rows import FileRow, symbols_of
 from codeintel_rev.io.decode import lines_of
 from codeintel_rev.io.duckdb_catalog import Catalog
@@ -78,7 +78,22 @@ def inherit_text(directory: Path, parent: Path) -> None:
     if lexical.dead_share(place) <= MAX_DEAD:
         return
     shutil.rmtree(place)
-    with closing(Catalog.open(directory)) as catalog, LexicalWriter(place) as writer:
+    _write_lexical(directory)
+
+
+def compact_text(directory: Path, parent: Path) -> None:
+    """Make the text half of the draft `directory` that of generation `parent`, without what was deleted from it.
+
+    Raises InsufficientStorage, StorageFailed.
+    """
+    inherit_catalog(directory, parent)
+    compact_catalog(directory)
+    _write_lexical(directory)
+
+
+def _write_lexical(directory: Path) -> None:
+    """Write the lexical index of the draft's catalogue."""
+    with closing(Catalog.open(directory)) as catalog, LexicalWriter(directory / LEXICAL_DIRECTORY) as writer:
         for chunk, defined in _documents(catalog):
             writer.add(chunk, defined)
         writer.commit()

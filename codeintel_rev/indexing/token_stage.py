@@ -118,6 +118,17 @@ def carry(draft: Draft, parent: Manifest, held: Held) -> Carried:
     return _sealed(directory, parent.token_model, held.texts[kept], build)
 
 
+def compact_tokens(draft: Draft, parent: Manifest, held: Held) -> Carried:
+    """Leave in `draft`, of the same chunks as `parent`, its tokens as one segment without deleted documents.
+
+    REQUIRES: `linked(parent)` are linked.
+    """
+    directory = token_directory(draft.path)
+    figures = _Figures(held.build.figures)
+    engine.compact(directory / TOKENS, figures)
+    return _sealed(directory, parent.token_model, held.texts, TokenBuild(held.build.missing, figures.by_name))
+
+
 def publish_tokens(
     store: GenerationStore, current: Manifest, settings: Settings, dense: DenseEncoder | None, watch: Stopwatch
 ) -> tuple[Manifest, int]:

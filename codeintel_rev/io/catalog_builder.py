@@ -57,10 +57,20 @@ def inherit_catalog(directory: Path, parent: Path) -> None:
     with os_errors_mapped("copy", directory / CATALOG):
         shutil.copyfile(parent / CATALOG, directory / CATALOG)
     with writing(directory / CATALOG, duckdb.Error):
-        if (directory / CATALOG).stat().st_size > LARGE_BYTES and _dead_share(directory / CATALOG) > MAX_DEAD:
-            (directory / CATALOG).replace(directory / _OLD)
-            _write_anew(directory / _OLD, directory / CATALOG)
-            (directory / _OLD).unlink()
+        crowded = (directory / CATALOG).stat().st_size > LARGE_BYTES and _dead_share(directory / CATALOG) > MAX_DEAD
+    if crowded:
+        compact_catalog(directory)
+
+
+def compact_catalog(directory: Path) -> None:
+    """Write the catalogue of the draft anew, without what was deleted from it.
+
+    Raises InsufficientStorage, StorageFailed.
+    """
+    with writing(directory / CATALOG, duckdb.Error):
+        (directory / CATALOG).replace(directory / _OLD)
+        _write_anew(directory / _OLD, directory / CATALOG)
+        (directory / _OLD).unlink()
 
 
 def fill_idmap(directory: Path) -> None:

@@ -161,7 +161,8 @@ async def test_the_printed_stdio_configuration_gives_the_same_answers_from_anywh
     """What `serve` tells a newcomer to paste works as it stands, in whatever folder the agent starts it."""
     log = (installed.data_dir / "server.log").read_text()
     printed = json.loads(log.partition("over stdio")[2].partition("\n")[0])["mcpServers"]["codeintel"]
-    process = StdioServerParameters(**{**printed, "cwd": str(tmp_path)})
+    tested = {"PYTHONPATH": str(PACKAGE.parents[1])}  # Another tree may be the installed one.
+    process = StdioServerParameters(**{**printed, "env": {**printed.get("env", {}), **tested}, "cwd": str(tmp_path)})
     question = {"query": next(iter(QUESTIONS))}
     async with Client(stdio_client(process)) as client:
         over_stdio = (await client.call_tool("semantic_search", question)).structured_content
