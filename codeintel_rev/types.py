@@ -281,7 +281,10 @@ class TokenFigures:
 
 @dataclass(frozen=True, slots=True)
 class ShardStatus:
-    """The truth about one repository's index. `state` is empty, building, ready, degraded or down."""
+    """The truth about one repository's index. `state` is empty, building, ready, degraded or down.
+
+    Until this process has `verified` a generation by opening it, what is told is what its manifest says.
+    """
 
     repo: str
     state: str
@@ -295,3 +298,4 @@ class ShardStatus:
     building: BuildProgress | None
     limits: tuple[Limit, ...]
     tokens: TokenFigures | None = None
+    verified: bool = True

@@ -106,12 +106,17 @@ class Readiness:
 
 
 def judge(shards: tuple[ShardStatus, ...]) -> tuple[State, tuple[str, ...]]:
-    """Return what the shards add up to, and the codes of what is missing. One that serves is enough to serve."""
-    serving = [shard for shard in shards if shard.generation and shard.state != "down"]
+    """Return what the shards add up to, and the codes of what is missing. One that serves is enough to serve.
+
+    One that was not verified yet counts neither way: nobody knows whether it can be served.
+    """
+    known = [shard for shard in shards if shard.verified]
+    serving = [shard for shard in known if shard.generation and shard.state != "down"]
     codes = tuple(sorted({limit.code for shard in shards for limit in shard.limits}))
     if not serving:
-        return (State.DOWN if any(shard.state == "down" for shard in shards) else State.STARTING), codes
-    whole = len(serving) == len(shards) and all(shard.state != "degraded" for shard in shards)
+        down = len(known) == len(shards) and any(shard.state == "down" for shard in known)
+        return (State.DOWN if down else State.STARTING), codes
+    whole = len(serving) == len(known) and all(shard.state != "degraded" for shard in known)
     return (State.READY if whole else State.DEGRADED), codes
 
 

@@ -218,7 +218,8 @@ class Shards:
             return None
         if manifest is None:
             return None
-        return replace(_of_manifest(manifest), limits=tuple(unencoded(manifest)) if self._encoder else ())
+        limits = tuple(unencoded(manifest)) if self._encoder else ()
+        return replace(_of_manifest(manifest), limits=limits, verified=False)
 
 
 def _log_tokens(shard: Shard, mode: LateMode) -> None:

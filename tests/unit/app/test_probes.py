@@ -107,6 +107,9 @@ def test_a_checker_that_stopped_looking_is_a_failure(readiness: Readiness, clock
         ((SHARD, replace(SHARD, state="degraded")), State.DEGRADED),
         ((SHARD, replace(SHARD, generation="", state="down")), State.DEGRADED),
         ((replace(SHARD, generation="", state="down"),), State.DOWN),
+        ((replace(SHARD, verified=False),), State.STARTING),
+        ((SHARD, replace(SHARD, verified=False, state="degraded")), State.READY),
+        ((replace(SHARD, generation="", state="down"), replace(SHARD, verified=False)), State.STARTING),
     ],
 )
 def test_one_shard_that_serves_is_enough_to_serve(shards: tuple, state: State) -> None:
