@@ -6,7 +6,6 @@ from dataclasses import asdict
 
 from codeintel_rev.cli import render
 from codeintel_rev.config.settings import Settings, load_settings
-from codeintel_rev.errors import IndexUnavailable
 from codeintel_rev.indexing.compaction import compact as publish
 from codeintel_rev.io.generations import GenerationStore
 from codeintel_rev.io.manifest import Manifest
@@ -27,9 +26,7 @@ def ls(repo: str, *, as_json: bool) -> None:
 def verify(repo: str, generation: str, *, as_json: bool) -> None:
     """Raise the first problem of the generation when it has any."""
     store = _store(load_settings(), repo)
-    chosen = generation or store.current_id()
-    if chosen is None:
-        raise IndexUnavailable(f"nothing of {repo} is published.", "Build it: `codeintel index PATH`.")
+    chosen = generation or store.published_id()
     problems = store.verify(chosen)
     _say({"generation": chosen, "problems": [problem.detail for problem in problems]}, as_json=as_json)
     for problem in problems:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -187,17 +187,7 @@ class _Job:
         if current.revision == self._tree.revision:
             return current
         draft = self._begin(current.generation, tuple(current.files))
-        manifest = self._store.publish(
-            draft,
-            revision=self._tree.revision,
-            stage=current.stage,
-            inputs=current.inputs,
-            model=current.model,
-            counts=current.counts,
-            components=current.components,
-            libraries=current.libraries,
-            token_model=current.token_model,
-        )
+        manifest = self._store.publish_like(draft, replace(current, revision=self._tree.revision))
         self._draft = None
         return manifest
 
@@ -284,7 +274,7 @@ def _hide(data_dir: Path) -> None:
 
     Not by one file in `data_dir` itself: it may be a folder of that name which the repository has anyway.
     """
-    for folder in ("repos", "models", "cache"):
+    for folder in ("repos", "models", "cache", "clones"):
         ignore = data_dir / folder / ".gitignore"
         if not ignore.exists():
             DISK.make_directory(ignore.parent)

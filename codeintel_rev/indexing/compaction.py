@@ -7,10 +7,9 @@ one primary, the token index as one. Nothing is read of the work tree, parsed or
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from codeintel_rev.config.settings import Settings
-from codeintel_rev.errors import IndexUnavailable
 from codeintel_rev.indexing.text_stage import compact_text
 from codeintel_rev.indexing.token_stage import Carried, compact_tokens, held_by, linked
 from codeintel_rev.io.catalog_builder import fill_idmap
@@ -42,10 +41,7 @@ def compact(repo: str, settings: Settings) -> CompactionSummary:
     source_of(shard)
     store = GenerationStore(shard)
     with store.builder_lock():
-        identity = store.current_id()
-        if identity is None:
-            raise IndexUnavailable(f"nothing of {repo} is published.", "Build it: `codeintel index PATH`.")
-        before = store.manifest(identity)
+        before = store.manifest(store.published_id())
         after = publish_compacted(store, before)
         store.gc(settings.index.keep_generations)
     return CompactionSummary(
@@ -64,28 +60,15 @@ def publish_compacted(store: GenerationStore, current: Manifest) -> Manifest:
     """
     held = held_by(store.path_of(current.generation))
     tokens = Carried.by(current)
-    draft = store.begin(current.generation, linked(current) if held else tokens.files)
-    try:
+    with store.drafting(current.generation, linked(current) if held else tokens.files) as draft:
         compact_text(draft.path, draft.parent_path)
         if current.model and current.counts["vectors"]:
             compact_vectors(draft.path, draft.parent_path, current.model.dim)
             fill_idmap(draft.path)
         if held:
             tokens = compact_tokens(draft, current, held)
-        return store.publish(
-            draft,
-            revision=current.revision,
-            stage=current.stage,
-            inputs=current.inputs,
-            model=current.model,
-            counts=current.counts | tokens.counts,
-            components=current.components,
-            libraries=current.libraries,
-            token_model=tokens.model,
-        )
-    except BaseException:
-        store.abandon(draft)
-        raise
+        described = replace(current, counts=current.counts | tokens.counts, token_model=tokens.model)
+        return store.publish_like(draft, described)
 
 
 def _bytes(manifest: Manifest) -> int:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
@@ -236,17 +236,11 @@ class _Job:
                 self._publish(draft)
         return self._current
 
-    @contextmanager
-    def _draft(self) -> Iterator[Draft]:
-        """Yield a draft that shares everything; abandoned when the block raises, however it does."""
+    def _draft(self) -> AbstractContextManager[Draft]:
+        """Return a draft that shares everything."""
         others = {path.partition("/")[0] for path in self._current.files} - {XTR}
         names = (*sorted(others), *(linked(self._current) if self._exists else ()))
-        draft = self._store.begin(self._current.generation, names)
-        try:
-            yield draft
-        except BaseException:
-            self._store.abandon(draft)
-            raise
+        return self._store.drafting(self._current.generation, names)
 
     def _prune(self, directory: Path) -> None:
         """Delete what is gone or reads otherwise by now."""
@@ -317,17 +311,8 @@ class _Job:
         build = TokenBuild(len(self._wanted) - len(self._texts), self._figures.by_name)
         carried = _sealed(token_directory(draft.path), self._model, self._texts, build)
         current = self._current
-        self._current = self._store.publish(
-            draft,
-            revision=current.revision,
-            stage=current.stage,
-            inputs=current.inputs,
-            model=current.model,
-            counts=current.counts | carried.counts,
-            components=current.components,
-            libraries=current.libraries,
-            token_model=carried.model,
-        )
+        described = replace(current, counts=current.counts | carried.counts, token_model=carried.model)
+        self._current = self._store.publish_like(draft, described)
         self._watch.tell("publish", 1, 1)
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.token_encoder import shared_dense_encoder
-from codeintel_rev.errors import IndexUnavailable
 from codeintel_rev.indexing.progress import Report, Stopwatch
 from codeintel_rev.indexing.token_stage import publish_tokens
 from codeintel_rev.io.generations import GenerationStore
@@ -42,9 +41,7 @@ def build_token_index(repo: str, settings: Settings, *, on_progress: Report) -> 
     source_of(shard)
     store = GenerationStore(shard)
     with store.builder_lock():
-        identity = store.current_id()
-        if identity is None:
-            raise IndexUnavailable(f"nothing of {repo} is published.", "Build it: `codeintel index PATH`.")
+        identity = store.published_id()
         dense = shared_dense_encoder(settings, settings.paths.data_dir / "models")
         before = store.manifest(identity)
         manifest, encoded = publish_tokens(store, before, settings, dense, Stopwatch(on_progress))

@@ -49,6 +49,13 @@ class GenerationReader:
         self._storage = storage
         self._digests = Digests(storage)
 
+    def published_id(self) -> str:
+        """Return the published generation's id. Raises IndexUnavailable before the first, IndexCorrupt."""
+        current = self.current_id()
+        if current is None:
+            raise IndexUnavailable(f"nothing of {self.repo} is published.", "Build it: `codeintel index PATH`.")
+        return current
+
     def current_id(self) -> str | None:
         """Return the published generation's id, None before the first. Raises IndexCorrupt when CURRENT is garbage."""
         path = self.directory / "CURRENT"

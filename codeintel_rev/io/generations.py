@@ -113,6 +113,29 @@ class GenerationStore(GenerationReader):
             self._storage.sync_directory(self.directory)
         return manifest
 
+    def publish_like(self, draft: Draft, described: Manifest) -> Manifest:
+        """Publish `draft` as `described`, but with an id, a date and files of its own. Raises as `publish`."""
+        return self.publish(
+            draft,
+            revision=described.revision,
+            stage=described.stage,
+            inputs=described.inputs,
+            model=described.model,
+            counts=described.counts,
+            components=described.components,
+            libraries=described.libraries,
+            token_model=described.token_model,
+        )
+
+    @contextmanager
+    def drafting(self, parent: str, link: Iterable[str]) -> Iterator[Draft]:
+        """Yield what `begin` returns. However the block ends, Ctrl-C too, what it did not publish is gone after it."""
+        draft = self.begin(parent, link)
+        try:
+            yield draft
+        finally:
+            self.abandon(draft)
+
     def abandon(self, draft: Draft) -> None:
         """Make `draft` and its files gone; a published generation is left alone."""
         if not self._is_whole(draft.generation):

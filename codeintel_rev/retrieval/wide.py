@@ -110,9 +110,7 @@ def index_directory(repo: str, settings: Settings, directory: Path | None) -> Pa
     shard = repository_directory(settings.paths.data_dir, repo)
     source_of(shard)
     reader = GenerationReader(shard)
-    current = reader.current_id()
-    if current is None:
-        raise IndexUnavailable(f"nothing of {repo} is published.", "Build it: `codeintel index PATH`.")
+    current = reader.published_id()
     found = directory or token_directory(reader.path_of(current))
     if not found.is_dir():
         raise IndexUnavailable(f"generation {current} of {repo} has no late-interaction index.", BUILD)
