@@ -301,6 +301,7 @@ def _probed(corpus: Corpus | RealCorpus, config: SearchConfig) -> None:
     for query in corpus.queries():
         ready = index.ready(query)
         products = int8_dots(index.codec.centroids.fine, ready.rows)
+        # The stage alone has no public name: nobody but this figure asks for it.
         cells = search._nearest_cells(products, ready.weights, config.nprobe)  # noqa: SLF001
         bounds = [segment.arrays["bounds"].astype(np.int64) for segment in index.segments]
         postings = sum(int((of[cells.numbers + 1] - of[cells.numbers]).sum()) for of in bounds)

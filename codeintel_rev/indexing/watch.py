@@ -38,7 +38,7 @@ BUSY_S = 1.0
 
 MOVED = (".git/HEAD", ".git/index", ".git/logs/HEAD")
 """What git writes when the commit or the set of tracked files is another."""
-OWN = ("repos", "models", "cache", "xtr")
+OWN = ("repos", "models", "cache")
 """What builds write below `data_dir`, which may lie in the tree."""
 
 Update = Callable[[Source], None]

@@ -17,7 +17,7 @@ from codeintel_rev.config.settings import IndexSettings
 from codeintel_rev.errors import IndexIncompatible
 from codeintel_rev.io.faiss_index import EXACT, build_index, choose_family, read_meta
 from codeintel_rev.io.parquet_store import IDMAP, write_idmap
-from codeintel_rev.io.stored_vectors import StoredVectors, read_deleted, write_deleted
+from codeintel_rev.io.stored_vectors import StoredVectors, write_deleted
 from codeintel_rev.io.vectors import (
     BLOCK_ROWS,
     PRIMARY,
@@ -84,18 +84,6 @@ def compact_vectors(directory: Path, generation: Path, dim: int) -> VectorUpdate
     stored = StoredVectors.open(generation, dim)
     rows, ids = stored.idmap()
     return _rebuild(directory, ids, Subset(stored, rows), "asked for")
-
-
-def needs_compaction(generation: Path, dim: int, settings: IndexSettings) -> str | None:
-    """Return why the vectors of `generation` had better be written as one, None when they need not.
-
-    Raises as `VectorTable.open`.
-    """
-    primary = _shared(generation, dim)
-    if primary is None:
-        return NO_PRIMARY
-    added, deleted = VectorTable.open(generation, dim, SECONDARY), read_deleted(generation)
-    return _compaction_reason(len(primary), len(added), len(deleted), settings) or None
 
 
 def _shared(directory: Path, dim: int) -> VectorTable | None:

@@ -26,7 +26,6 @@ from codeintel_rev.io.vector_update import (
     VectorUpdate,
     compact_vectors,
     linkable,
-    needs_compaction,
     update_vectors,
 )
 from codeintel_rev.io.vectors import PRIMARY, SECONDARY, VectorTable
@@ -231,14 +230,6 @@ def test_the_limits_are_settings(tmp_path: Path, parent: Path) -> None:
     assert write(tmp_path / "a", model, IndexSettings(compact_secondary=0.001), parent).rebuilt
     gone = dict(list(MODEL.items())[1:])
     assert write(tmp_path / "b", gone, IndexSettings(compact_deleted=0.001), parent).rebuilt
-
-
-def test_a_generation_knows_when_it_had_better_be_compacted(tmp_path: Path, parent: Path) -> None:
-    write(tmp_path / "child", {**MODEL, **dict.fromkeys(range(200, 206), 3)}, parent=parent)
-    assert needs_compaction(parent, DIM, IndexSettings()) is None
-    assert needs_compaction(tmp_path / "child", DIM, IndexSettings()) == "6 new vectors beside 100"
-    assert needs_compaction(tmp_path / "child", DIM, NEVER) is None
-    assert needs_compaction(tmp_path / "child", DIM + 1, IndexSettings()) == NO_PRIMARY
 
 
 def test_compacting_gives_the_bytes_of_a_first_build(tmp_path: Path, parent: Path) -> None:
