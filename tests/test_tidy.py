@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -47,6 +48,15 @@ def test_every_module_can_be_imported() -> None:
     for module in sorted(set(names) - runs_on_import):
         importlib.import_module(module)
     assert len(names) > 90
+
+
+def test_every_benchmark_can_be_imported() -> None:
+    """In a process of their own: some of them load torch, and settle its threads."""
+    program = (
+        "import importlib, benchmarks.__main__ as b; [importlib.import_module(f'benchmarks.{m}') for m in b.modules()]"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_module_says_what_it_is() -> None:
