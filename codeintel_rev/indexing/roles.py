@@ -43,7 +43,8 @@ _TEST_CLASS = re.compile(
     r"(^|[a-z0-9])(Test|Tests|TestCase|Spec|Specs|Suite|IT)\.(java|kt|kts|scala|groovy|cs|fs|vb|php|swift|m|hs|dart)$"
     r"|^Test[A-Z0-9]\w*\.(java|kt|scala|groovy|php)$"
 )
-_TEST_SOURCE_SET = re.compile(r"(^|/)src/\w*[tT]est\w*/")
+# A Gradle source set: `src/androidTest/`, `src/testFixtures/`; not a package about tests, `src/_pytest/`.
+_TEST_SOURCE_SET = re.compile(r"(^|/)src/(test|\w*[a-z]Test)([A-Z_]\w*)?/")
 _DOCS_NAME = re.compile(
     r"^(readme|changelog|changes|history|news|contributing|authors|contributors|maintainers|license|licence|copying"
     r"|notice|code_of_conduct|security|upgrading|roadmap|todo|copyright|patents)\b",
