@@ -95,6 +95,10 @@ class Definition:
     doc: str
 
 
+CALLABLES = frozenset({"function", "method", "macro"})
+"""The kinds of definitions that do something when they are called."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A run of whole lines of one file. `text` is exactly those lines joined by `\\n`, without a trailing newline.

@@ -18,7 +18,7 @@ from codeintel_rev.indexing.split_merge import Piece, Rows, pieces, windows
 from codeintel_rev.indexing.token_estimate import running_totals
 from codeintel_rev.types import Chunk, Definition, SourceFile
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever an unchanged file would be cut, named or described differently: old chunks are then made anew."""
 
 _ERROR_SHARE = 0.5  # With more of its rows in error nodes a tree says nothing about the text.

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from codeintel_rev.types import CALLABLES
+
 SCOPE = "scope"
 """The kind of a node that qualifies the names within but defines none itself (Rust `impl`, Swift `extension`)."""
 
 TYPES = frozenset({"class", "interface", "struct", "enum", "trait", "type"})
-CALLABLES = frozenset({"function", "method", "macro"})
 VALUES = frozenset({"constant", "variable", "field", "property"})
 CONTAINERS = frozenset({"module", "namespace"})
 KINDS = TYPES | CALLABLES | VALUES | CONTAINERS | {"heading", "key"}

@@ -9,9 +9,9 @@ from functools import cache
 from tree_sitter import Node, Query, QueryCursor
 
 from codeintel_rev.indexing import definition_text
-from codeintel_rev.indexing.definition_rules import ATTRIBUTES, CALLABLES, RULES, SCOPE, TYPES, VALUES, Rule
+from codeintel_rev.indexing.definition_rules import ATTRIBUTES, RULES, SCOPE, TYPES, VALUES, Rule
 from codeintel_rev.indexing.grammars import grammar
-from codeintel_rev.types import Definition, Role, SourceFile
+from codeintel_rev.types import CALLABLES, Definition, Role, SourceFile
 
 MAX_DEPTH = 96
 """Nodes nested deeper are not looked at: real code stays well under it, hostile code does not."""

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from codeintel_rev.indexing.cut_points import NO_CUT
-from codeintel_rev.indexing.definition_rules import CALLABLES, CONTAINERS, SCOPE, TYPES
+from codeintel_rev.indexing.definition_rules import CONTAINERS, SCOPE, TYPES
 from codeintel_rev.indexing.definitions import Region
+from codeintel_rev.types import CALLABLES
 
 _STRUCTURAL = TYPES | CALLABLES | CONTAINERS | {SCOPE, "heading"}
 # Definitions share a piece only when each is this small: merging functions of up to 133 tokens cost .05 mrr@10 of dense

@@ -173,21 +173,14 @@ class LexicalIndex:
         with _mapped(IndexCorrupt, "lexical index cannot be read"):
             return np.sort(self._hits(Query.all_query(), self._searcher.num_docs)[0])
 
-    def search(self, query: str, k: int, *, selection: Selection | None = None) -> Ranking:
+    def search(self, query: str, k: int, *, title: str = "", selection: Selection | None = None) -> Ranking:
         """Return the at most `k` chunks of the selection that share words with `query`, by BM25.
 
-        Of a long query (a traceback, an issue) the `MAX_QUERY_TERMS` rarest words count. Empty when no word is known.
-        Raises ChannelFailed.
+        Words of `title`, a part of `query`, count twice. Of a long query (a traceback, an issue) the `MAX_QUERY_TERMS`
+        rarest words count. Empty when no word is known. Raises ChannelFailed.
         """
         with _mapped(ChannelFailed, "lexical channel failed"):
-            return self._top("lexical", self._text_query(query), k, selection)
-
-    def score(self, query: str, chunk_ids: Ids) -> Floats:
-        """Return the scores (n,) that `search` gives these chunks, 0 where nothing matches. Raises ChannelFailed."""
-        with _mapped(ChannelFailed, "lexical channel failed"):
-            found, scores = self._hits(_within(self._text_query(query), chunk_ids), len(chunk_ids))
-        score_of = dict(zip(found.tolist(), scores.tolist(), strict=True))
-        return np.array([score_of.get(chunk_id, 0.0) for chunk_id in chunk_ids.tolist()], dtype=np.float32)
+            return self._top("lexical", self._text_query(query, title), k, selection)
 
     def symbols(self, names: Sequence[str], k: int, *, selection: Selection | None = None) -> Ranking:
         """Return the at most `k` chunks that define one of `names`, whatever the case; more names found count more.
@@ -201,8 +194,10 @@ class LexicalIndex:
             asked = [(Occur.Should, self._name_query(name)) for name in islice(folded, MAX_NAMES)]
             return self._top("symbols", Query.boolean_query(asked), k, selection)
 
-    def _text_query(self, query: str) -> Query:
-        terms = self._known(query_weights(query))
+    def _text_query(self, query: str, title: str) -> Query:
+        stressed = frozenset(tokenize(title))
+        weights = query_weights(query)
+        terms = self._known({term: weight * (1 + (term in stressed)) for term, weight in weights.items()})
         return Query.boolean_query(
             [
                 (Occur.Should, Query.boost_query(_term(field, term), boost * weight))

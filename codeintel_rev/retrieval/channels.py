@@ -47,7 +47,8 @@ class Lexical:
     name: str = "lexical"
 
     def rank(self, question: Question, selection: Selection | None) -> Ranking:
-        return self.index.search(question.plan.query, question.plan.depth, selection=selection)
+        plan = question.plan
+        return self.index.search(plan.query, plan.depth, title=plan.title, selection=selection)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from codeintel_rev.errors import InvalidArgument
 class QueryClass(StrEnum):
     """The most specific that fits, in this order of trial."""
 
+    REPORT = "report"  # an issue, a bug report: a title, then prose, code and logs
     ERROR = "error"  # a traceback, a compiler's or log's message
     PATH = "path"  # src/app/main.py
     IDENTIFIER = "identifier"  # parse_url, Session.get, Mutex()
@@ -25,9 +26,13 @@ class QueryClass(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How one query is asked: `names` go to the symbol channel, `weights` to the fusion, `depth` to every channel."""
+    """How one query is asked: `names` go to the symbol channel, `weights` to the fusion, `depth` to every channel.
+
+    `title` is the part of a report that says what it is about; its words count twice. Empty for other queries.
+    """
 
     query: str
+    title: str
     query_class: QueryClass
     names: tuple[str, ...]
     weights: dict[str, float]
@@ -37,6 +42,7 @@ class Plan:
 # Chosen on the bench sets (docs/quality.md): BM25 leads on names and topics, dense on what a function does. Tokens,
 # when they are asked as a channel, count as dense does until a checkpoint is measured.
 WEIGHTS: dict[QueryClass, dict[str, float]] = {
+    QueryClass.REPORT: {"lexical": 1.0, "dense": 1.0, "symbols": 0.5, "xtr": 1.0},
     QueryClass.ERROR: {"lexical": 1.0, "dense": 1.0, "symbols": 0.5, "xtr": 1.0},
     QueryClass.PATH: {"lexical": 1.0, "dense": 0.25, "symbols": 0.5, "xtr": 0.25},
     QueryClass.IDENTIFIER: {"lexical": 1.0, "dense": 0.5, "symbols": 1.0, "xtr": 0.5},
@@ -61,6 +67,9 @@ _CODE_WORD = re.compile(
 _ERROR = re.compile(
     r"Traceback \(most recent|\b\w*(?:Error|Exception)\b\s*:|\bpanicked at\b|^\s+at .+\(.+:\d+\)", re.MULTILINE
 )
+_REPORT_WORDS, _TITLE_CHARACTERS = 40, 200
+_REPORT_DEPTH = 3
+"""Times the candidates of other queries: many words find many chunks, and the file meant is seldom among the first."""
 _PLAIN_FILE = re.compile(r"(?:e\.g|i\.e|etc)\.?$", re.IGNORECASE)
 _LANGUAGES = frozenset(
     "python java javascript typescript golang rust kotlin scala ruby php swift haskell elixir lua bash perl".split()
@@ -87,6 +96,8 @@ _HOW_TO = re.compile(r"how (?:to|do i|can i|do you)\b", re.IGNORECASE)
 def classify(query: str) -> QueryClass:
     """Return the class of a non-empty query, the most specific first."""
     text = query.strip()
+    if _is_report(text):
+        return QueryClass.REPORT
     if _ERROR.search(text):
         return QueryClass.ERROR
     if not re.search(r"\s", text):
@@ -97,6 +108,17 @@ def classify(query: str) -> QueryClass:
     if _describes_behaviour(text):
         return QueryClass.BEHAVIOUR
     return QueryClass.MIXED if code_words(text) else QueryClass.TOPIC
+
+
+def _is_report(text: str) -> bool:
+    """Say whether a text is long and begins with something else than the message of an error."""
+    return len(text.split()) >= _REPORT_WORDS and not _ERROR.search(_title(text))
+
+
+def _title(text: str) -> str:
+    """Return the first line of a text, of that the first sentence where it is a paragraph."""
+    line = text.partition("\n")[0].strip()
+    return line if len(line) <= _TITLE_CHARACTERS else re.split(r"(?<=[.!?])\s", line, maxsplit=1)[0]
 
 
 def _describes_behaviour(text: str) -> bool:
@@ -138,4 +160,6 @@ def make_plan(query: str, candidates: int) -> Plan:
         raise InvalidArgument("query holds no word to search for.", "Ask with a name or a sentence.")
     query_class = classify(text)
     names = (text.removesuffix("()"),) if query_class is QueryClass.IDENTIFIER else code_words(text)
-    return Plan(text, query_class, names, WEIGHTS[query_class], candidates)
+    if query_class is QueryClass.REPORT:
+        return Plan(text, _title(text), query_class, names, WEIGHTS[query_class], candidates * _REPORT_DEPTH)
+    return Plan(text, "", query_class, names, WEIGHTS[query_class], candidates)

@@ -6,15 +6,16 @@ asked for defined here, does the file bear the name of the thing, do its neighbo
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import PurePosixPath
 
 from codeintel_rev.io.code_tokens import tokenize
-from codeintel_rev.retrieval.plan import Plan, QueryClass
-from codeintel_rev.types import Role
+from codeintel_rev.retrieval.plan import FILE_SUFFIXES, Plan, QueryClass
+from codeintel_rev.types import CALLABLES, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,15 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The query as the signals see it: content words folded as the lexical index folds them, and names as written."""
+    """The query as the signals see it: content words folded as the lexical index folds them, names as written.
+
+    `places` are what it writes of paths, part by part and without suffix.
+    """
 
     words: frozenset[str]
     names: frozenset[str]
     roles: frozenset[Role]
+    places: frozenset[tuple[str, ...]]
 
 
 # Words that say how a question is put, not what it is about.
@@ -73,11 +78,33 @@ _ROLE_FACTORS = {
 }
 
 
+_WRITTEN = re.compile(r"[\w.@/\\-]+")
+_PACKAGE_FILES = frozenset({"__init__", "index", "mod"})
+_PARTS_WRITTEN = 3
+_PARTS_READ = 8
+
+
 def understand(plan: Plan) -> Asked:
-    """Return what the query is about, and the roles of files it asks for by name."""
-    words = frozenset(word for word in tokenize(plan.query) if word not in _FRAME_WORDS)
+    """Return what the query is about, of a report its title, and the roles of files it asks for by name."""
+    words = frozenset(word for word in tokenize(plan.title or plan.query) if word not in _FRAME_WORDS)
     names = frozenset(name.replace("::", ".").rsplit(".", 1)[-1] for name in plan.names)
-    return Asked(words, names, frozenset(role for role, asking in _ROLE_WORDS.items() if asking & words))
+    roles = frozenset(role for role, asking in _ROLE_WORDS.items() if asking & words)
+    return Asked(words, names, roles, frozenset(_places(plan.query)))
+
+
+def _places(query: str) -> Iterator[tuple[str, ...]]:
+    """Yield the ends of each path in the query, and the beginnings of each dotted name, of two parts or more.
+
+    A traceback tells `src/app/main.py`, an import `app.main.run`.
+    """
+    for written in (word.strip(".-@/\\") for word in _WRITTEN.findall(query)):
+        stem, _, suffix = written.rpartition(".")
+        if stem and suffix in FILE_SUFFIXES:
+            module = _module(written)
+            yield from (module[-length:] for length in range(1, min(len(module), _PARTS_READ) + 1))
+        elif stem:
+            name = tuple(written.split(".", _PARTS_READ)[:_PARTS_READ])
+            yield from (name[:length] for length in range(2, len(name) + 1))
 
 
 def name_defined(asked: Asked, candidate: Candidate) -> float:
@@ -99,6 +126,20 @@ def path_words(asked: Asked, candidate: Candidate) -> float:
     path = PurePosixPath(candidate.path)
     folder = max((_agreement(asked.words, _words(part)) for part in path.parts[:-1]), default=0.0)
     return max(_agreement(asked.words, _words(path.stem)), folder / 2)
+
+
+def path_written(asked: Asked, candidate: Candidate) -> float:
+    """How many parts of the file's path, from its name up, are written in the query as a path or dotted name, of 3."""
+    module = _module(candidate.path)
+    written = (length for length in range(1, len(module) + 1) if module[-length:] in asked.places)
+    return min(max(written, default=0), _PARTS_WRITTEN) / _PARTS_WRITTEN
+
+
+@lru_cache(maxsize=65_536)
+def _module(path: str) -> tuple[str, ...]:
+    """Return the parts of a path without its suffix; a package's own file is the package."""
+    pure = PurePosixPath(path.replace("\\", "/").lstrip("/"))
+    return pure.parts[:-1] if pure.stem in _PACKAGE_FILES else (*pure.parts[:-1], pure.stem)
 
 
 def _agreement(asked: frozenset[str], name: frozenset[str]) -> float:
@@ -125,20 +166,26 @@ def file_coherence(candidates: Sequence[Candidate]) -> list[float]:
 class Emphasis:
     """How much each signal counts, on the scale of the fused score, [0, 1].
 
-    `spread` is what each further hit of one file keeps of its score: below 1 an answer shows more files.
+    `spread` is what each further hit of one file keeps of its score: below 1 an answer shows more files. `no_function`
+    is what a chunk keeps that is no function's, `role_power` how often the factor of a file's role applies.
     """
 
     name_defined: float
     definition_words: float
     path_words: float
+    path_written: float
     coherence: float
     spread: float
+    no_function: float = 1.0
+    role_power: int = 1
 
 
-# Chosen on the bench sets, ablation in docs/quality.md. A topic is a file or more; what one function does is not.
-_TOPIC = Emphasis(name_defined=0.6, definition_words=0.1, path_words=0.25, coherence=0.2, spread=0.5)
+# Chosen on the bench sets, ablation in docs/quality.md. A topic is a file or more; what one function does is done by a
+# function. A report names tests, pages and logs, but what must change is code.
+_TOPIC = Emphasis(name_defined=0.6, definition_words=0.1, path_words=0.25, path_written=0.3, coherence=0.2, spread=0.5)
 _EMPHASIS = {
-    QueryClass.BEHAVIOUR: Emphasis(name_defined=0.0, definition_words=0.0, path_words=0.0, coherence=0.0, spread=1.0)
+    QueryClass.BEHAVIOUR: Emphasis(0.0, 0.0, 0.0, 0.0, 0.0, spread=1.0, no_function=0.6),
+    QueryClass.REPORT: replace(_TOPIC, name_defined=0.0, role_power=2),
 }
 _WORTH_SAYING = 0.4
 
@@ -175,21 +222,34 @@ def _own_score(asked: Asked, emphasis: Emphasis, candidate: Candidate) -> tuple[
         why.append("defines the name asked for")
     elif emphasis.definition_words and words >= _WORTH_SAYING:
         why.append("defines a name made of the query's words")
-    factor = _role_factor(asked, candidate)
+    factor = _role_factor(asked, emphasis, candidate)
     if factor < 1.0:
-        why.append(f"{candidate.role} file, counts {factor:g}")
+        why.append(f"{candidate.role} file, counts {factor:.2g}")
+    if not _holds_function(candidate) and candidate.role not in asked.roles:
+        factor *= emphasis.no_function
     return total * factor, tuple(why)
+
+
+def _holds_function(candidate: Candidate) -> bool:
+    """Say whether the chunk is a function's, or a small type's with members in it."""
+    return candidate.kind in CALLABLES or any("." in name for name in candidate.defines)
 
 
 def _file_score(
     asked: Asked, emphasis: Emphasis, candidate: Candidate, coherence: float
 ) -> tuple[float, tuple[str, ...]]:
     """Return what speaks for the chunk's file, and why."""
-    path = path_words(asked, candidate)
-    total = emphasis.path_words * path + emphasis.coherence * coherence
-    why = ("its path is made of the query's words",) if emphasis.path_words and path >= _WORTH_SAYING else ()
-    return total * _role_factor(asked, candidate), why
+    if not (emphasis.path_words or emphasis.path_written or emphasis.coherence):
+        return 0.0, ()
+    words, written = path_words(asked, candidate), path_written(asked, candidate)
+    total = emphasis.path_words * words + emphasis.path_written * written + emphasis.coherence * coherence
+    why = []
+    if written >= _WORTH_SAYING:
+        why.append("its path is written in the query")
+    elif words >= _WORTH_SAYING:
+        why.append("its path is made of the query's words")
+    return total * _role_factor(asked, emphasis, candidate), tuple(why)
 
 
-def _role_factor(asked: Asked, candidate: Candidate) -> float:
-    return 1.0 if candidate.role in asked.roles else _ROLE_FACTORS.get(candidate.role, 1.0)
+def _role_factor(asked: Asked, emphasis: Emphasis, candidate: Candidate) -> float:
+    return 1.0 if candidate.role in asked.roles else _ROLE_FACTORS.get(candidate.role, 1.0) ** emphasis.role_power

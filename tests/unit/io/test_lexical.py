@@ -105,14 +105,11 @@ def test_a_question_finds_the_identifier_it_describes(tmp_path: Path) -> None:
     assert index.search("parsing http headers", 10).chunk_ids.tolist() == [1, 2]
 
 
-def test_scores_of_given_chunks_are_those_of_the_search(large: Large) -> None:
-    index, ids = large.index, large.ids
-    found = index.search("retry token", 50)
-    unmatched = index.search("retry token", len(ids)).chunk_ids
+def test_words_of_the_title_count_twice(tmp_path: Path) -> None:
+    index = index_of(tmp_path, [chunk(1, "voucher lost"), chunk(2, "login lost")])
 
-    asked = np.array([*found.chunk_ids.tolist(), *sorted(set(ids) - set(unmatched.tolist()))[:3], 0], dtype=np.int64)
-
-    assert index.score("retry token", asked).tolist() == pytest.approx([*found.scores.tolist(), 0, 0, 0, 0])
+    assert index.search("voucher login", 10, title="login").chunk_ids.tolist() == [2, 1]
+    assert index.search("voucher login", 10, title="voucher").chunk_ids.tolist() == [1, 2]
 
 
 def test_equal_scores_are_ordered_by_id_and_cut_there(large: Large) -> None:

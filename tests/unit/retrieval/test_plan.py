@@ -11,6 +11,11 @@ from codeintel_rev.retrieval.plan import WEIGHTS, QueryClass, classify, code_wor
 
 QUERY_BYTES = 8192
 
+REPORT = (
+    "Cart.total is wrong with two vouchers\n"
+    "When I add a voucher and then another one, the total that is shown in the cart is lower than it should be. I"
+    " expected that only one of them counts, as the documentation says. Version 2.1, in `shop/cart.py`, see below."
+)
 LABELLED = {
     QueryClass.IDENTIFIER: [
         "add_item",
@@ -44,7 +49,14 @@ LABELLED = {
         "README.md",
         "my-file.json",
     ],
+    QueryClass.REPORT: [
+        REPORT,
+        REPORT.replace("\n", " "),
+        "how to refund " + "a payment that was made twice by mistake and then " * 5,
+        f"{REPORT}\nTraceback (most recent call last):\n  File 'shop/cart.py', line 7\nKeyError: 'sku'",
+    ],
     QueryClass.ERROR: [
+        "Traceback (most recent call last):\n" + '  File "shop/cart.py", line 7, in add\n    self.add(item)\n' * 9,
         "ValueError: invalid literal for int() with base 10",
         "KeyError: 'sku'",
         "java.lang.NullPointerException: name is null",
@@ -164,3 +176,11 @@ def test_every_class_asks_the_words_and_the_vectors() -> None:
 
 def test_depth_is_what_was_asked_for() -> None:
     assert make_plan("cart", 37).depth == 37
+
+
+def test_a_report_is_about_its_title_and_looks_deeper() -> None:
+    plan = make_plan(REPORT, 60)
+    assert plan.title == "Cart.total is wrong with two vouchers"
+    assert plan.depth == 180
+    assert make_plan(REPORT.replace("\n", ". "), 60).title == "Cart.total is wrong with two vouchers."
+    assert make_plan("apply voucher", 60).title == ""

@@ -40,6 +40,9 @@ def ranked(query: str, found: list[Candidate]) -> list[Ranked]:
         ("how is a price formatted", {"defines": ("format_price",)}),
         ("apply voucher", {"path": "shop/voucher.py"}),
         ("apply voucher", {"path": "voucher/apply.py"}),
+        ("crash in shop/cart.py line 7", {"path": "shop/cart.py"}),
+        ("crash in shop.cart.Cart", {"path": "lib/shop/cart.py"}),
+        ("crash in shop.cart.Cart", {"path": "shop/cart/__init__.py"}),
     ],
 )
 def test_a_hit_that_fits_better_rises(query: str, better: dict[str, object]) -> None:
@@ -58,6 +61,24 @@ def test_the_exact_name_beats_one_of_another_case() -> None:
 def test_a_name_that_only_begins_alike_is_not_the_name() -> None:
     found = candidates({"defines": ("add_item_later",)}, {"defines": ("add_item",)})
     assert order("add_item", found)[0] == 1
+
+
+def test_more_of_a_path_that_is_written_counts_more() -> None:
+    found = candidates({"path": "old/cart.py"}, {"path": "shop/cart.py"}, {"path": "shop/rates.py"})
+    assert order("crash in src/shop/cart.py", found) == [1, 0, 2]
+    assert ranked("crash in src/shop/cart.py", found)[0].why == ("its path is written in the query",)
+
+
+@pytest.mark.parametrize("kind", ["class", "module", "field"])
+def test_what_one_function_does_is_done_by_a_function(kind: str) -> None:
+    assert order("convert between currencies", candidates({"kind": kind}, {})) == [1, 0]
+    assert order("how are currencies converted", candidates({"kind": kind}, {})) == [0, 1]
+    assert order("convert between currencies", candidates({"kind": kind, "defines": ("Rates.convert",)}, {})) == [0, 1]
+
+
+def test_a_report_is_ranked_by_its_title_and_wants_code() -> None:
+    found = candidates({"path": "shop/login.py"}, {"path": "shop/voucher.py"}, {"role": Role.TEST, "score": 0.9})
+    assert order("voucher is lost\n" + "I did login and then the login test was there. " * 9, found) == [1, 0, 2]
 
 
 @pytest.mark.parametrize("role", [Role.TEST, Role.EXAMPLE, Role.GENERATED, Role.VENDORED, Role.DOCS])
