@@ -1,7 +1,9 @@
-"""A `codeintel` process beside the server: started with it, ended with it, started once more when it dies."""
+"""A `codeintel` process beside another: with the server a watcher, which is started once more when it dies; with the
+watcher a compaction."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -13,6 +15,19 @@ from codeintel_rev.cli import render
 DONE = (0, 2, 3)
 """Exit codes that another start would not better: ended by a signal, or not asked rightly, which it told itself."""
 GRACE_S = 10.0
+LEAST_URGENT = 19
+
+
+def compacting(repo: str) -> subprocess.Popen[bytes]:
+    """Start `indexctl compact REPO` where it takes no processor from a question or an update."""
+    child = subprocess.Popen(_command("indexctl", "compact", repo), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    os.setpriority(os.PRIO_PROCESS, child.pid, LEAST_URGENT)
+    return child
+
+
+def _command(*arguments: str) -> tuple[str, ...]:
+    # -P: the current directory may be the repository that is indexed, and must not provide modules.
+    return sys.executable, "-P", "-m", "codeintel_rev.cli.main", *arguments
 
 
 @contextmanager
@@ -30,8 +45,7 @@ def running(*arguments: str) -> Iterator[None]:
 
 class _Child:
     def __init__(self, arguments: tuple[str, ...]) -> None:
-        # -P: the current directory may be the repository that is indexed, and must not provide modules.
-        self._command = (sys.executable, "-P", "-m", "codeintel_rev.cli.main", *arguments)
+        self._command = _command(*arguments)
         self._verb = arguments[0]
         self._lock = threading.Lock()
         self._stopped = False

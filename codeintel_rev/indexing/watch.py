@@ -5,7 +5,7 @@
 One loop over all trees, one build at a time. What changes during a build is gathered by the system meanwhile and makes
 one more after it. An event is only a reason to look: a build compares every file. So does a rescan every
 `index.rescan_s`, for events that were lost, folders that the system cannot watch, trees that went away and came back,
-and repositories that are new.
+and repositories that are new. What updates leave behind is compacted beside the loop (upkeep.py).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from codeintel_rev.encoders.dense import open_encoder
 from codeintel_rev.errors import BuildInProgress, CodeIntelError, StaleBuild
 from codeintel_rev.indexing.build import build
 from codeintel_rev.indexing.source import IGNORE_FILE
+from codeintel_rev.indexing.upkeep import Upkeep
 from codeintel_rev.io import git
 from codeintel_rev.io.globs import IgnoreFiles
 from codeintel_rev.io.registry import Source, repositories, repository_directory, source_of
@@ -62,16 +63,18 @@ class Watch:
     """The loop over the trees of `repos`, or of every registered repository when none is named.
 
     `bring` makes one index current. A CodeIntelError of it is told, and it is called again with the next change or
-    rescan; BuildInProgress and StaleBuild, a moment later. Everything else it raises ends the loop.
+    rescan; BuildInProgress and StaleBuild, a moment later. Everything else it raises ends the loop. `upkeep` gives way
+    to it and is asked to look at what it left.
     """
 
-    def __init__(self, settings: Settings, repos: Sequence[str], bring: Update) -> None:
+    def __init__(self, settings: Settings, repos: Sequence[str], bring: Update, upkeep: Upkeep) -> None:
         self._data_dir = settings.paths.data_dir
         self._own = tuple(f"{self._data_dir.resolve() / folder}/" for folder in OWN)
         self._quiet_s = settings.index.watch_debounce_ms / 1000
         self._rescan_s = settings.index.rescan_s
         self._repos = repos
         self._bring = bring
+        self._upkeep = upkeep
         self._sources: list[Source] = []
         self._due: dict[Source, float] = {}
         self._told: dict[str, str] = {}
@@ -88,10 +91,12 @@ class Watch:
                 self._build()
                 if rescans:
                     rescan_at = time.monotonic() + self._rescan_s
-                next_at = min([rescan_at, *self._due.values()])
+                self._upkeep.go_on()
+                next_at = min([rescan_at, *self._due.values(), self._upkeep.next_at])
                 changed = events.wait(next_at - time.monotonic(), self._quiet_s, stop)
-                self._due |= dict.fromkeys(self._touched(changed), time.monotonic())
+                self._touch(self._touched(changed))
         finally:
+            self._upkeep.close()
             events.close()
 
     def _rescanned(self, events: Events) -> Events:
@@ -99,6 +104,12 @@ class Watch:
         self._sources = self._known()
         self._due = dict.fromkeys(self._sources, time.monotonic())
         return events.reopened([source.root for source in self._sources])
+
+    def _touch(self, sources: Sequence[Source]) -> None:
+        """Make trees due that changed. A rescan makes no compaction give way: most find nothing."""
+        for source in sources:
+            self._upkeep.give_way(source.name)
+            self._due[source] = time.monotonic()
 
     def _known(self) -> list[Source]:
         known = []
@@ -121,6 +132,7 @@ class Watch:
                 self._tell(source.name, error)
             else:
                 self._told.pop(source.name, None)
+                self._upkeep.look(source.name)
 
     def _tell(self, repo: str, error: CodeIntelError) -> None:
         """Log a failure, once as long as it stays the same."""

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -16,7 +16,7 @@ import structlog
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.dense import DenseEncoder
 from codeintel_rev.encoders.token_encoder import TokenEncoders
-from codeintel_rev.errors import CodeIntelError, DeadlineExceeded, IndexUnavailable, NotFound
+from codeintel_rev.errors import CodeIntelError, DeadlineExceeded, IndexCorrupt, IndexUnavailable, NotFound
 from codeintel_rev.io.catalogs import Catalogs
 from codeintel_rev.io.generation_reader import GenerationReader
 from codeintel_rev.io.leases import Generation
@@ -24,6 +24,7 @@ from codeintel_rev.io.live import LiveGeneration
 from codeintel_rev.io.manifest import Manifest
 from codeintel_rev.io.progress import read_progress
 from codeintel_rev.io.registry import repositories, repository_directory, source_of
+from codeintel_rev.io.vector_update import compaction_due
 from codeintel_rev.io.worktree import Worktree
 from codeintel_rev.retrieval.channels import Dense
 from codeintel_rev.retrieval.options import AS_SET, Options, late
@@ -193,7 +194,7 @@ class Shards:
         audit = next((channel.index.describe() for channel in shard.channels if isinstance(channel, Dense)), "none")
         log.info("generation opened", repo=shard.repo, generation=generation.manifest.generation, vectors=audit)
         _log_tokens(shard, self._settings.xtr.mode)
-        self._told[shard.repo] = _served(shard)
+        self._told[shard.repo] = self._served(shard)
         return shard
 
     def _status(self, repo: str, live: LiveGeneration[Shard]) -> ShardStatus:
@@ -219,7 +220,19 @@ class Shards:
         if manifest is None:
             return None
         limits = tuple(unencoded(manifest)) if self._encoder else ()
-        return replace(_of_manifest(manifest), limits=limits, verified=False)
+        due = self._compaction_due(reader.path_of(manifest.generation))
+        return replace(_of_manifest(manifest), limits=limits, verified=False, compaction_due=due)
+
+    def _served(self, shard: Shard) -> ShardStatus:
+        due = self._compaction_due(shard.generation.path)
+        told = _of_manifest(shard.generation.manifest)
+        return replace(told, limits=shard.limits, tokens=_token_figures(shard), compaction_due=due)
+
+    def _compaction_due(self, generation: Path) -> str:
+        """Files that are not sound are told by whoever opens them."""
+        with suppress(IndexCorrupt):
+            return compaction_due(generation, self._settings.index)
+        return ""
 
 
 def _log_tokens(shard: Shard, mode: LateMode) -> None:
@@ -246,10 +259,6 @@ def _token_figures(shard: Shard) -> TokenFigures | None:
         train_ms=build.get(Figure.BUILD_TRAIN_MS, 0.0),
         write_ms=build.get(Figure.BUILD_WRITE_MS, 0.0),
     )
-
-
-def _served(shard: Shard) -> ShardStatus:
-    return replace(_of_manifest(shard.generation.manifest), limits=shard.limits, tokens=_token_figures(shard))
 
 
 def _of_manifest(manifest: Manifest) -> ShardStatus:

@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from codeintel_rev.config.settings import EmbeddingSettings, Settings
 from codeintel_rev.errors import SourceFailed
 from codeintel_rev.indexing import watch
+from codeintel_rev.indexing.upkeep import Upkeep
 from codeintel_rev.indexing.watch import Events, Update, Watch, concerns, updating
 from codeintel_rev.io.generations import GenerationStore
 from codeintel_rev.io.registry import Source, register
@@ -40,8 +41,13 @@ def settings_of(place: Place, **index: object) -> Settings:
     return Settings.model_validate({**place.settings.model_dump(), "index": {"rescan_s": 3600.0, **index}})
 
 
+def idle(settings: Settings) -> Upkeep:
+    """Upkeep where nothing is ever to be done."""
+    return Upkeep(settings, lambda repo: pytest.fail(f"{repo} is not to be compacted"))
+
+
 @contextmanager
-def following(settings: Settings, bring: Update, *repos: str) -> Iterator[None]:
+def following(settings: Settings, bring: Update, *repos: str, upkeep: Upkeep | None = None) -> Iterator[None]:
     """Run the loop in a thread for the block; the block may count on every tree having been brought up to date once."""
     stop, first = threading.Event(), threading.Event()
 
@@ -51,7 +57,7 @@ def following(settings: Settings, bring: Update, *repos: str) -> Iterator[None]:
         finally:
             first.set()
 
-    loop = threading.Thread(target=Watch(settings, repos, counted).run, args=(stop,))
+    loop = threading.Thread(target=Watch(settings, repos, counted, upkeep or idle(settings)).run, args=(stop,))
     loop.start()
     try:
         assert first.wait(30)
@@ -245,6 +251,31 @@ def test_an_index_in_the_tree_does_not_call_for_itself(place: Place) -> None:
     assert calls == ["shop"] * 3
 
 
+class Noting(Upkeep):
+    """Upkeep that notes what it is asked."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, pytest.fail)
+        self.asked: list[str] = []
+
+    def look(self, repo: str) -> None:
+        self.asked.append("look")
+
+    def give_way(self, repo: str) -> None:
+        self.asked.append("give way")
+
+    def close(self) -> None:
+        self.asked.append("close")
+
+
+def test_compactions_give_way_to_changes_and_follow_them(place: Place) -> None:
+    upkeep, seen = Noting(settings_of(place)), Seen()
+    with following(settings_of(place), seen, upkeep=upkeep):
+        place.write("shop", "new.py", "x = 1\n")
+        wait_until(lambda: len(seen.counts) > 1)
+    assert upkeep.asked == ["look", "give way", "look", "close"]
+
+
 def test_a_rescan_finds_what_no_event_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> None:
         raise OSError("OS file watch limit reached")
@@ -396,5 +427,5 @@ def test_a_lock_that_git_left_behind_holds_nothing_up_for_ever(
 def test_pauses_are_those_that_are_set(place: Place, scripted: Callable[[Scripted], Scripted]) -> None:
     script = scripted(Scripted({(1, "a")}, set()))
     settings = settings_of(place, watch_debounce_ms=123, rescan_s=7.0)
-    Watch(settings, (), lambda _: None).run(script.stop)
+    Watch(settings, (), lambda _: None, idle(settings)).run(script.stop)
     assert script.waits == [7000, 123]
