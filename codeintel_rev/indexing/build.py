@@ -34,6 +34,7 @@ from codeintel_rev.indexing.text_stage import (
 from codeintel_rev.indexing.token_stage import COUNTS, Carried, carry, held_by, linked, publish_tokens
 from codeintel_rev.indexing.vector_stage import CHECKPOINT, Vectors, vectors_of
 from codeintel_rev.io.catalog_builder import fill_idmap
+from codeintel_rev.io.disk_space import check_space
 from codeintel_rev.io.drafts import Draft
 from codeintel_rev.io.duckdb_catalog import Catalog
 from codeintel_rev.io.durable import DISK
@@ -76,9 +77,9 @@ def build(
     """Bring the shard of `repo` up to date with the work tree at `root` and return what was done.
 
     `opening` gives the encoder; who builds again and again keeps the one it has (MiniLM takes 0.4 s to open).
-    Nothing is published when nothing changed. Raises BuildInProgress, NotFound when `root` is no folder,
-    InvalidArgument when `repo` is the name of another one, and whatever a stage raises; the last published generation
-    is served meanwhile and afterwards.
+    Nothing is published when nothing changed. Raises BuildInProgress, InsufficientStorage, also where little space is
+    left (disk_space.py), NotFound when `root` is no folder, InvalidArgument when `repo` is the name of another one, and
+    whatever a stage raises; the last published generation is served meanwhile and afterwards.
     """
     started = time.monotonic()
     directory = repository_directory(settings.paths.data_dir, repo)
@@ -91,6 +92,7 @@ def build(
         on_progress(progress)
 
     with store.builder_lock() as repaired:
+        check_space(settings.paths.data_dir, settings.index)
         _hide(settings.paths.data_dir)
         tree = scan(root.resolve(), settings.source)
         _check_same_tree(directory, Source(repo, tree.root))

@@ -18,6 +18,7 @@ from codeintel_rev.encoders.dense import DenseEncoder
 from codeintel_rev.encoders.token_encoder import TokenEncoders
 from codeintel_rev.errors import CodeIntelError, DeadlineExceeded, IndexCorrupt, IndexUnavailable, NotFound
 from codeintel_rev.io.catalogs import Catalogs
+from codeintel_rev.io.disk_space import shortage
 from codeintel_rev.io.generation_reader import GenerationReader
 from codeintel_rev.io.leases import Generation
 from codeintel_rev.io.live import LiveGeneration
@@ -179,7 +180,10 @@ class Shards:
                     yield Limit("shard-late", "open", f"{repo} was not opened in time.", "Ask again, or name it.")
 
     def status(self) -> tuple[ShardStatus, ...]:
-        return tuple(self._status(repo, live) for repo, live in sorted(self._live.items()))
+        """What keeps builds from beginning limits every repository's status, and no search."""
+        low = shortage(self._data_dir, self._settings.index)
+        limits = (low,) if low else ()
+        return tuple(self._status(repo, live, limits) for repo, live in sorted(self._live.items()))
 
     def close(self) -> None:
         for live in self._live.values():
@@ -197,18 +201,20 @@ class Shards:
         self._told[shard.repo] = self._served(shard)
         return shard
 
-    def _status(self, repo: str, live: LiveGeneration[Shard]) -> ShardStatus:
+    def _status(self, repo: str, live: LiveGeneration[Shard], common: tuple[Limit, ...]) -> ShardStatus:
         directory = repository_directory(self._data_dir, repo)
         building = read_progress(directory)
         if live.is_open or live.is_asleep:
             told = self._told.get(repo) or self._published(GenerationReader(directory))
             if told:
-                limits = tuple(dict.fromkeys((*told.limits, *live.limits)))
+                limits = tuple(dict.fromkeys((*told.limits, *live.limits, *common)))
                 state = "building" if building else "degraded" if limits else "ready"
                 return replace(told, state=state, building=building, limits=limits)
         published = (directory / "CURRENT").exists()
         state = "building" if building else "down" if published and not live.is_asleep else "empty"
-        return ShardStatus(repo, state, "", "", "", Revision("", "", False), {}, 0.0, None, building, live.limits)
+        return ShardStatus(
+            repo, state, "", "", "", Revision("", "", False), {}, 0.0, None, building, (*live.limits, *common)
+        )
 
     def _published(self, reader: GenerationReader) -> ShardStatus | None:
         """Return what the manifest of a generation tells that was never opened, None when there is none to read."""
