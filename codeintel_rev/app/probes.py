@@ -22,7 +22,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from codeintel_rev.app.problems import Unready, problem_response
 from codeintel_rev.errors import CodeIntelError
-from codeintel_rev.io import disk_space
+from codeintel_rev.io import disk_space, following
 from codeintel_rev.mcp_server.blocking import Blocking
 from codeintel_rev.observability.metrics import READINESS_CHANGES, exposition, observe_shards
 from codeintel_rev.retrieval.searcher import Searcher
@@ -132,9 +132,9 @@ def check_tokens(shards: tuple[ShardStatus, ...], *, is_on: bool) -> Check:
     return Check(True, f"{len(indexes)} indexes, {sum(index.documents for index in indexes)} chunks")
 
 
-def check_absent(shards: tuple[ShardStatus, ...], code: str) -> Check:
-    """Return whether no shard has the limit `code`, or else what it says."""
-    details = dict.fromkeys(limit.detail for shard in shards for limit in shard.limits if limit.code == code)
+def check_absent(shards: tuple[ShardStatus, ...], stage: str) -> Check:
+    """Return whether no shard has a limit of `stage`, or else what they say."""
+    details = dict.fromkeys(limit.detail for shard in shards for limit in shard.limits if limit.stage == stage)
     return Check(not details, " ".join(details))
 
 
@@ -158,7 +158,8 @@ async def look_once(searcher: Searcher, blocking: Blocking, readiness: Readiness
     state, readiness.degraded = judge(shards)
     readiness.checks = {
         "xtr_artifacts": check_tokens(shards, is_on=xtr_is_on),
-        "disk": check_absent(shards, disk_space.CODE),
+        "disk": check_absent(shards, disk_space.STAGE),
+        "watch": check_absent(shards, following.STAGE),
     }
     observe_shards(shards)
     readiness.look(state)

@@ -26,6 +26,7 @@ from codeintel_rev.indexing.build import build
 from codeintel_rev.indexing.source import IGNORE_FILE
 from codeintel_rev.indexing.upkeep import Upkeep
 from codeintel_rev.io import git
+from codeintel_rev.io.following import Following
 from codeintel_rev.io.globs import IgnoreFiles
 from codeintel_rev.io.registry import Source, repositories, repository_directory, source_of
 
@@ -78,9 +79,13 @@ class Watch:
         self._sources: list[Source] = []
         self._due: dict[Source, float] = {}
         self._told: dict[str, str] = {}
+        self._following: dict[str, Following] = {}
 
     def run(self, stop: threading.Event) -> None:
-        """Build every tree once, then each one when it changes, until `stop` is set."""
+        """Build every tree once, then each one when it changes, until `stop` is set.
+
+        Readers of an index are told that it is followed (following.py), and if this ends otherwise, that it is not.
+        """
         events = Events(())
         rescan_at = time.monotonic()
         try:
@@ -98,6 +103,9 @@ class Watch:
         finally:
             self._upkeep.close()
             events.close()
+            if stop.is_set():
+                for following in self._following.values():
+                    following.end()
 
     def _rescanned(self, events: Events) -> Events:
         """Make every tree due and return the events of them all."""
@@ -115,7 +123,10 @@ class Watch:
         known = []
         for repo in self._repos or repositories(self._data_dir):
             try:
-                known.append(source_of(repository_directory(self._data_dir, repo)))
+                directory = repository_directory(self._data_dir, repo)
+                source = source_of(directory)
+                known.append(source)
+                self._following.setdefault(source.name, Following(directory)).begin()
             except CodeIntelError as error:
                 self._tell(repo, error)
         return known
@@ -130,8 +141,10 @@ class Watch:
                 self._due[source] = time.monotonic() + BUSY_S
             except CodeIntelError as error:
                 self._tell(source.name, error)
+                self._following[source.name].failed(error.detail, error.hint)
             else:
                 self._told.pop(source.name, None)
+                self._following[source.name].succeeded()
                 self._upkeep.look(source.name)
 
     def _tell(self, repo: str, error: CodeIntelError) -> None:

@@ -17,7 +17,7 @@ from codeintel_rev.types import Limit
 
 MARKER = "disk-low"
 """In `data_dir` from the first refusal until there is space enough."""
-CODE = "disk-low"
+STAGE = "build"
 
 _MIB = 1024 * 1024
 
@@ -40,7 +40,7 @@ def check_space(data_dir: Path, settings: IndexSettings) -> None:
 def shortage(data_dir: Path, settings: IndexSettings) -> Limit | None:
     """Return why no build may begin now, None when one may. Changes nothing."""
     lacking = _lacking(data_dir, settings) if data_dir.is_dir() else None
-    return Limit(CODE, "build", lacking.detail, lacking.hint) if lacking else None
+    return Limit("disk-low", STAGE, lacking.detail, lacking.hint) if lacking else None
 
 
 def _lacking(data_dir: Path, settings: IndexSettings) -> InsufficientStorage | None:

@@ -19,6 +19,7 @@ from codeintel_rev.encoders.token_encoder import TokenEncoders
 from codeintel_rev.errors import CodeIntelError, DeadlineExceeded, IndexCorrupt, IndexUnavailable, NotFound
 from codeintel_rev.io.catalogs import Catalogs
 from codeintel_rev.io.disk_space import shortage
+from codeintel_rev.io.following import unfollowed
 from codeintel_rev.io.generation_reader import GenerationReader
 from codeintel_rev.io.leases import Generation
 from codeintel_rev.io.live import LiveGeneration
@@ -59,6 +60,7 @@ class Shards:
         self._told: dict[str, ShardStatus] = {}
         self._used: dict[str, int] = {}
         self._turns = count(1)
+        self._unfollowed: dict[str, tuple[Limit, ...]] = {}
         self._live: dict[str, LiveGeneration[Shard]] = {}
         retrieval = settings.retrieval
         self._budget = Budget(retrieval.channel_deadline_ms, retrieval.request_deadline_ms, retrieval.candidates)
@@ -78,6 +80,8 @@ class Shards:
 
     def _discover(self) -> None:
         found = repositories(self._data_dir)
+        told = {repo: unfollowed(repository_directory(self._data_dir, repo)) for repo in found}
+        self._unfollowed = {repo: (limit,) for repo, limit in told.items() if limit}
         new = {repo: self._sleeping(repo) for repo in found if repo not in self._live}
         if new:
             self._live = {**self._live, **new}  # replaced, not changed: other threads walk through it
@@ -175,7 +179,7 @@ class Shards:
         for repo, live in sorted(self._live.items()):
             if not repos or repo in repos:
                 limits = live.limits
-                yield from limits
+                yield from (*limits, *self._unfollowed.get(repo, ()))
                 if repo not in answering and not limits:
                     yield Limit("shard-late", "open", f"{repo} was not opened in time.", "Ask again, or name it.")
 
@@ -204,17 +208,16 @@ class Shards:
     def _status(self, repo: str, live: LiveGeneration[Shard], common: tuple[Limit, ...]) -> ShardStatus:
         directory = repository_directory(self._data_dir, repo)
         building = read_progress(directory)
+        lacking = (*live.limits, *self._unfollowed.get(repo, ()), *common)
         if live.is_open or live.is_asleep:
             told = self._told.get(repo) or self._published(GenerationReader(directory))
             if told:
-                limits = tuple(dict.fromkeys((*told.limits, *live.limits, *common)))
+                limits = tuple(dict.fromkeys((*told.limits, *lacking)))
                 state = "building" if building else "degraded" if limits else "ready"
                 return replace(told, state=state, building=building, limits=limits)
         published = (directory / "CURRENT").exists()
         state = "building" if building else "down" if published and not live.is_asleep else "empty"
-        return ShardStatus(
-            repo, state, "", "", "", Revision("", "", False), {}, 0.0, None, building, (*live.limits, *common)
-        )
+        return ShardStatus(repo, state, "", "", "", Revision("", "", False), {}, 0.0, None, building, lacking)
 
     def _published(self, reader: GenerationReader) -> ShardStatus | None:
         """Return what the manifest of a generation tells that was never opened, None when there is none to read."""

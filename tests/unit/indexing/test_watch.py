@@ -15,11 +15,13 @@ import pytest
 from indexed import Place, ask, chunks_of, new_place
 from structlog.testing import capture_logs
 
+from codeintel_rev.app.probes import check_absent
 from codeintel_rev.config.settings import EmbeddingSettings, Settings
 from codeintel_rev.errors import SourceFailed
 from codeintel_rev.indexing import watch
 from codeintel_rev.indexing.upkeep import Upkeep
 from codeintel_rev.indexing.watch import Events, Update, Watch, concerns, updating
+from codeintel_rev.io.following import STAGE, Following, unfollowed
 from codeintel_rev.io.generations import GenerationStore
 from codeintel_rev.io.registry import Source, register
 
@@ -215,6 +217,15 @@ def test_a_build_that_fails_is_told_once_and_tried_again(place: Place) -> None:
             wait_until(lambda attempt=attempt: len(seen.trees) >= attempt)  # type: ignore[misc]
     told = [(log["repo"], log["problem"]) for log in logs if log["event"] == "index not updated"]
     assert told == [("shop", "source-failed")]
+
+
+def test_a_watcher_that_is_stopped_takes_its_promise_back(place: Place) -> None:
+    with following(settings_of(place), Seen()):
+        second = Following(place.directory("shop"))
+        second.begin()
+        assert (place.directory("shop") / "watch.json").exists()
+        assert unfollowed(place.directory("shop")) is None
+    assert not (place.directory("shop") / "watch.json").exists()
 
 
 def test_another_builder_is_waited_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -429,3 +440,24 @@ def test_pauses_are_those_that_are_set(place: Place, scripted: Callable[[Scripte
     settings = settings_of(place, watch_debounce_ms=123, rescan_s=7.0)
     Watch(settings, (), lambda _: None, idle(settings)).run(script.stop)
     assert script.waits == [7000, 123]
+
+
+def test_readers_are_told_when_builds_fail_and_when_the_watcher_broke_down(place: Place) -> None:
+    """Answers, status and readiness say that what is saved is not found."""
+    attempts: list[Source] = []
+
+    def fails(source: Source) -> None:
+        attempts.append(source)
+        if len(attempts) > 4:
+            raise ZeroDivisionError
+        raise SourceFailed("git failed: index file corrupt.", "Repair the repository.")
+
+    place.index("shop")
+    loop = Watch(settings_of(place, rescan_s=0.05), (), fails, idle(place.settings))
+    with pytest.raises(ZeroDivisionError):
+        loop.run(threading.Event())
+    with place.opened() as shards:
+        found, status = ask(shards, "cart"), shards.status()
+    assert [limit.code for limit in found.limits] == ["watch-failing"]
+    assert [(shard.state, shard.limits) for shard in status] == [("degraded", found.limits)]
+    assert not check_absent(status, STAGE).healthy

@@ -15,7 +15,7 @@ from codeintel_rev.config.settings import IndexSettings
 from codeintel_rev.errors import InsufficientStorage
 from codeintel_rev.indexing.compaction import compact
 from codeintel_rev.indexing.xtr_build import build_token_index
-from codeintel_rev.io.disk_space import CODE, MARKER, check_space, shortage
+from codeintel_rev.io.disk_space import MARKER, STAGE, check_space, shortage
 
 MARKS = IndexSettings(disk_low_mb=100, disk_resume_mb=150)
 HaveFree = Callable[[float], None]
@@ -97,15 +97,15 @@ def test_no_builder_begins_and_search_answers(place: Place, have_free: HaveFree)
     with place.opened() as shards:
         found, status = ask(shards, "add_to_cart"), shards.status()
     assert (len(found.hits), found.limits) == (1, ())
-    assert [(shard.state, shard.limits[0].code) for shard in status] == [("degraded", CODE)]
-    assert not check_absent(status, CODE).healthy
+    assert [(shard.state, shard.limits[0].code) for shard in status] == [("degraded", "disk-low")]
+    assert not check_absent(status, STAGE).healthy
     assert place.current("shop") == before
     have_free(5000)
     place.index("shop")
     assert place.current("shop") != before
     assert not (place.data_dir / MARKER).exists()
     with place.opened() as shards:
-        assert check_absent(shards.status(), CODE).healthy
+        assert check_absent(shards.status(), STAGE).healthy
 
 
 def test_the_marks_are_in_order() -> None:
