@@ -146,6 +146,7 @@ class _Job:
         self._opening = opening
         self._draft: Draft | None = None
         self._text_counts: dict[str, int] = {}
+        self._changed: frozenset[str] = frozenset()
         self._tokens = Carried()
         self.encoded = 0
         self.tokens_encoded = 0
@@ -216,7 +217,7 @@ class _Job:
         else:
             draft = self._begin(current.generation if current else None, tokens)
         tell = partial(self._watch.tell, "parse")
-        self._text_counts = write_text(
+        self._text_counts, self._changed = write_text(
             draft.path, self._store.repo, self._tree, contents, self._settings.chunking, tell=tell
         )
         if current and held:
@@ -231,7 +232,7 @@ class _Job:
 
     def _with_vectors(self, draft: Draft, inputs: str, encoder: DenseEncoder, cache: VectorCache) -> Manifest:
         """Publish the draft with the vectors at hand, then the rest as they are encoded."""
-        vectors = vectors_of(draft.path, encoder.fingerprint.dim)
+        vectors = vectors_of(draft.path, encoder.fingerprint.dim, self._kin(draft, inputs, encoder), self._changed)
         vectors.recall(cache)
         # A few changed files are encoded in the time it takes to publish twice; a first index is not kept waiting.
         waits = draft.parent is not None and vectors.missing <= CHECKPOINT
@@ -245,6 +246,13 @@ class _Job:
             manifest = self._publish(follower, inputs, vectors, encoder.fingerprint)
             published = time.monotonic()
         return manifest or self._publish(draft, inputs, vectors, encoder.fingerprint)
+
+    def _kin(self, draft: Draft, inputs: str, encoder: DenseEncoder) -> Path | None:
+        """Return the parent when its vectors are what this build would make of the same files."""
+        parent = self._store.manifest(draft.parent) if draft.parent else None
+        if parent is None or not same_rules(parent.inputs, inputs):
+            return None
+        return draft.parent_path if parent.model == encoder.fingerprint and parent.counts["vectors"] else None
 
     def _publish(self, draft: Draft, inputs: str, vectors: Vectors | None, model: ModelFingerprint | None) -> Manifest:
         count = vectors.count if vectors else 0

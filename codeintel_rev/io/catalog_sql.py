@@ -76,6 +76,9 @@ SELECT
 FROM v_faiss_join GROUP BY ALL ORDER BY module, language
 """
 SELECT_IDS = "SELECT chunk_id FROM chunks ORDER BY chunk_id"
+SELECT_IDS_OF_FILES = """
+SELECT chunk_id FROM chunks WHERE path IN (SELECT UNNEST($paths::VARCHAR[])) ORDER BY chunk_id
+"""
 SELECT_HYDRATED = """
 SELECT asked.chunk_id AS asked_id, chunks.* EXCLUDE (place)
 FROM UNNEST($ids::BIGINT[]) WITH ORDINALITY AS asked(chunk_id, position) LEFT JOIN chunks USING (chunk_id)

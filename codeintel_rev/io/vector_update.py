@@ -61,8 +61,12 @@ def linkable(generation: Path) -> tuple[str, ...]:
     return PRIMARY.files if (generation / PRIMARY.vectors).exists() else ()
 
 
-def update_vectors(directory: Path, ids: Ids, vectors: Rows, settings: IndexSettings) -> VectorUpdate:
+def update_vectors(
+    directory: Path, ids: Ids, vectors: Rows, settings: IndexSettings, *, settled: int = 0
+) -> VectorUpdate:
     """Make `directory` hold `vectors` (row i belongs to `ids[i]`, any order), their indexes and their map.
+
+    The first `settled` of them are, where a linked primary has their ids, known to be what it has: they are not read.
 
     Files `linkable` of the parent that are there already stay what they are, or give way to new ones: whatever the
     parent's model or dimension was, what is found afterwards is `vectors`. Beside the indexes a block of vectors and
@@ -73,7 +77,7 @@ def update_vectors(directory: Path, ids: Ids, vectors: Rows, settings: IndexSett
     primary = _shared(directory, vectors.shape[1])
     if primary is None:
         return _rebuild(directory, ids, vectors, NO_PRIMARY)
-    kept = _unchanged(primary, ids, vectors)
+    kept = _unchanged(primary, ids, vectors, settled)
     deleted = primary.ids[~_has(primary.ids, ids[kept])]
     bound = 1 if len(primary) < SMALL else HARD
     reason = _compaction_reason(len(primary), int((~kept).sum()), len(deleted), settings, bound)
@@ -117,13 +121,13 @@ def _shared(directory: Path, dim: int) -> VectorTable | None:
     return primary if meta.factory == choose_family(len(primary)).factory else None
 
 
-def _unchanged(primary: VectorTable, ids: Ids, vectors: Rows) -> Bools:
+def _unchanged(primary: VectorTable, ids: Ids, vectors: Rows, settled: int) -> Bools:
     """Return for which of `ids` (n,) the primary has this vector, bit for bit.
 
     A vector may change under its id: what is encoded holds the chunk's path and header too.
     """
     rows, unchanged = rows_of(primary.ids, ids)
-    known = np.flatnonzero(unchanged)
+    known = settled + np.flatnonzero(unchanged[settled:])
     known = known[np.argsort(rows[known])]
     for start in range(0, len(known), BLOCK_ROWS):
         block = known[start : start + BLOCK_ROWS]
