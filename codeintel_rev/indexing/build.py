@@ -39,6 +39,7 @@ from codeintel_rev.io.drafts import Draft
 from codeintel_rev.io.duckdb_catalog import Catalog
 from codeintel_rev.io.durable import DISK
 from codeintel_rev.io.generations import GenerationStore
+from codeintel_rev.io.integrity import Digests
 from codeintel_rev.io.manifest import Manifest, Stage
 from codeintel_rev.io.progress import clear_progress, write_progress
 from codeintel_rev.io.registry import Source, register, repository_directory, source_of
@@ -72,18 +73,25 @@ class BuildSummary:
 
 
 def build(
-    repo: str, root: Path, settings: Settings, *, on_progress: Report, opening: OpenEncoder = open_encoder
+    repo: str,
+    root: Path,
+    settings: Settings,
+    *,
+    on_progress: Report,
+    opening: OpenEncoder = open_encoder,
+    digests: Digests | None = None,
 ) -> BuildSummary:
     """Bring the shard of `repo` up to date with the work tree at `root` and return what was done.
 
-    `opening` gives the encoder; who builds again and again keeps the one it has (MiniLM takes 0.4 s to open).
+    `opening` gives the encoder; who builds again and again keeps the one it has (MiniLM takes 0.4 s to open), and the
+    `digests` of what it has verified, which is then read once by one process, as by a server.
     Nothing is published when nothing changed. Raises BuildInProgress, InsufficientStorage, also where little space is
     left (disk_space.py), NotFound when `root` is no folder, InvalidArgument when `repo` is the name of another one, and
     whatever a stage raises; the last published generation is served meanwhile and afterwards.
     """
     started = time.monotonic()
     directory = repository_directory(settings.paths.data_dir, repo)
-    store = GenerationStore(directory)
+    store = GenerationStore(directory, digests=digests)
 
     def report(progress: BuildProgress) -> None:
         # A courtesy: a full disk is told by the files that matter, and mapped there.

@@ -26,8 +26,10 @@ from codeintel_rev.indexing.build import build
 from codeintel_rev.indexing.source import IGNORE_FILE
 from codeintel_rev.indexing.upkeep import Upkeep
 from codeintel_rev.io import git
+from codeintel_rev.io.durable import DISK
 from codeintel_rev.io.following import Following
 from codeintel_rev.io.globs import IgnoreFiles
+from codeintel_rev.io.integrity import Digests
 from codeintel_rev.io.registry import Source, repositories, repository_directory, source_of
 
 STEP_MS = 50
@@ -49,11 +51,12 @@ log = structlog.get_logger(__name__)
 
 
 def updating(settings: Settings) -> Update:
-    """Return what builds the index of a source, with one encoder for all builds, and tells what it published."""
-    opening = lru_cache(maxsize=1)(open_encoder)
+    """Return what builds the index of a source, with one encoder for all builds, each published file verified once, and
+    tells what it published."""
+    opening, digests = lru_cache(maxsize=1)(open_encoder), Digests(DISK)
 
     def update(source: Source) -> None:
-        done = build(source.name, source.root, settings, on_progress=lambda _: None, opening=opening)
+        done = build(source.name, source.root, settings, on_progress=lambda _: None, opening=opening, digests=digests)
         if done.changed:
             log.info("index updated", repo=done.repo, generation=done.generation, seconds=round(done.seconds, 2))
 

@@ -192,7 +192,7 @@ class Catalog:
         return self._table(sql.SELECT_OUTLINES)
 
     def defines(self) -> pa.Table:
-        """Return the chunk_id of every chunk in which a definition starts, ascending, and their qualified names."""
+        """Return the chunk_id in which each definition starts and its qualified_name, by ascending id and in order."""
         return self._table(sql.SELECT_DEFINES)
 
     def chunk_text_rows(

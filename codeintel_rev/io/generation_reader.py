@@ -43,11 +43,12 @@ _REPAIR = "Rebuild the index, or go back with `indexctl rollback`."
 class GenerationReader:
     """The generations of the shard at `directory`, which need not exist. Safe to use from many threads."""
 
-    def __init__(self, directory: Path, storage: Storage = DISK) -> None:
+    def __init__(self, directory: Path, storage: Storage = DISK, digests: Digests | None = None) -> None:
+        """`digests` are those that this process has read already."""
         self.directory = directory
         self.repo = repository_name(directory)
         self._storage = storage
-        self._digests = Digests(storage)
+        self._digests = digests or Digests(storage)
 
     def published_id(self) -> str:
         """Return the published generation's id. Raises IndexUnavailable before the first, IndexCorrupt."""
