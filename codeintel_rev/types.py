@@ -288,6 +288,7 @@ class ShardStatus:
     """The truth about one repository's index. `state` is empty, building, ready, degraded or down.
 
     Until this process has `verified` a generation by opening it, what is told is what its manifest says.
+    `compaction_due` is why its vectors are to be indexed again as one, "" when they are not.
     """
 
     repo: str
@@ -303,3 +304,4 @@ class ShardStatus:
     limits: tuple[Limit, ...]
     tokens: TokenFigures | None = None
     verified: bool = True
+    compaction_due: str = ""

@@ -22,6 +22,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from codeintel_rev.app.problems import Unready, problem_response
 from codeintel_rev.errors import CodeIntelError
+from codeintel_rev.io import disk_space, following
 from codeintel_rev.mcp_server.blocking import Blocking
 from codeintel_rev.observability.metrics import READINESS_CHANGES, exposition, observe_shards
 from codeintel_rev.retrieval.searcher import Searcher
@@ -131,6 +132,12 @@ def check_tokens(shards: tuple[ShardStatus, ...], *, is_on: bool) -> Check:
     return Check(True, f"{len(indexes)} indexes, {sum(index.documents for index in indexes)} chunks")
 
 
+def check_absent(shards: tuple[ShardStatus, ...], stage: str) -> Check:
+    """Return whether no shard has a limit of `stage`, or else what they say."""
+    details = dict.fromkeys(limit.detail for shard in shards for limit in shard.limits if limit.stage == stage)
+    return Check(not details, " ".join(details))
+
+
 async def keep_looking(searcher: Searcher, readiness: Readiness, *, xtr_is_on: bool) -> None:
     """Look at the shards every interval, for ever. Has a thread of its own: busy searches must not read as down."""
     with ThreadPoolExecutor(1, thread_name_prefix="readiness") as executor:
@@ -149,7 +156,11 @@ async def look_once(searcher: Searcher, blocking: Blocking, readiness: Readiness
         readiness.look(State.DOWN)
         return
     state, readiness.degraded = judge(shards)
-    readiness.checks = {"xtr_artifacts": check_tokens(shards, is_on=xtr_is_on)}
+    readiness.checks = {
+        "xtr_artifacts": check_tokens(shards, is_on=xtr_is_on),
+        "disk": check_absent(shards, disk_space.STAGE),
+        "watch": check_absent(shards, following.STAGE),
+    }
     observe_shards(shards)
     readiness.look(state)
 

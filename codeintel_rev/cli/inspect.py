@@ -80,6 +80,8 @@ def _port(settings: Settings) -> tuple[bool, str]:
 
 
 def _row(shard: RepoStatus) -> tuple[object, ...]:
-    building = f"{shard.building.stage} {shard.building.done}/{shard.building.total}" if shard.building else ""
+    building = f"compaction due: {shard.compaction_due}" if shard.compaction_due else ""
+    if shard.building:
+        building = f"{shard.building.stage} {shard.building.done}/{shard.building.total}"
     counts = ", ".join(f"{count} {name}" for name, count in shard.counts.items())
     return shard.repo, shard.state, shard.commit[:12], counts, f"{shard.vector_coverage:.0%}", building

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
 
+from codeintel_rev.cli.beside import compacting
 from codeintel_rev.cli.places import check_data_dir
 from codeintel_rev.config.settings import Settings, load_settings
+from codeintel_rev.indexing.upkeep import Upkeep
 from codeintel_rev.indexing.watch import Watch, updating
 from codeintel_rev.io.registry import repository_directory, source_of
 from codeintel_rev.observability.logs import configure_logs
@@ -39,4 +41,4 @@ def follow(repos: Sequence[str], settings: Settings) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
     with suppress(KeyboardInterrupt):
-        Watch(settings, repos, updating(settings)).run(stop)
+        Watch(settings, repos, updating(settings), Upkeep(settings, compacting)).run(stop)

@@ -82,13 +82,25 @@ class IndexSettings(Section):
     open_shards: int = Field(256, ge=1)
     """Repositories one worker keeps open; more only while a search holds them. Affects speed."""
     compact_secondary: float = Field(0.05, ge=0)
-    """New vectors, as a share of the primary's, above which all are indexed again as one. Affects speed."""
+    """New vectors, as a share of the primary's, above which all are to be indexed again as one. Affects speed."""
     compact_deleted: float = Field(0.1, ge=0)
-    """Deleted vectors, as a share of the primary's, above which all are indexed again as one. Affects speed."""
+    """Deleted vectors, as a share of the primary's, above which all are to be indexed again as one. Affects speed."""
+    compact_window: str = Field("", pattern=r"^(([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d)?$")
+    """When a watcher may compact, local time as in `02:00-05:00`; empty: whenever it is due. Affects speed."""
+    disk_low_mb: int = Field(512, ge=0)
+    """With less free space (MiB) no build begins; search is not affected. Affects disk."""
+    disk_resume_mb: int = Field(1024, ge=0)
+    """And then none before there is this much again; at least `disk_low_mb`. Affects disk."""
     watch_debounce_ms: int = Field(300, ge=10, le=2000)
     """A watched tree is indexed again once nothing was saved for this long. Affects speed."""
     rescan_s: float = Field(60.0, gt=0)
     """A watched tree is compared with its index this often, whatever was seen. Affects speed."""
+
+    @model_validator(mode="after")
+    def _marks_are_in_order(self) -> IndexSettings:
+        if self.disk_resume_mb < self.disk_low_mb:
+            raise ValueError("disk_resume_mb must be at least disk_low_mb")
+        return self
 
 
 class RetrievalSettings(Section):

@@ -14,6 +14,9 @@ from codeintel_rev.config.settings import EmbeddingSettings
 from codeintel_rev.errors import EncoderFailed
 from codeintel_rev.types import Chunk, Floats, ModelFingerprint
 
+TEXT_FORMAT = 1
+"""Of `embedding_text`: a vector is kept as long as the file of its chunk, the model and this stay what they are."""
+
 _CHARACTERS_PER_TOKEN = 64
 _HEADER_CHARACTERS = 120
 _PATH_WORD = re.compile(r"[^\W\d_]{3,}")

@@ -34,10 +34,12 @@ from codeintel_rev.indexing.text_stage import (
 from codeintel_rev.indexing.token_stage import COUNTS, Carried, carry, held_by, linked, publish_tokens
 from codeintel_rev.indexing.vector_stage import CHECKPOINT, Vectors, vectors_of
 from codeintel_rev.io.catalog_builder import fill_idmap
+from codeintel_rev.io.disk_space import check_space
 from codeintel_rev.io.drafts import Draft
 from codeintel_rev.io.duckdb_catalog import Catalog
 from codeintel_rev.io.durable import DISK
 from codeintel_rev.io.generations import GenerationStore
+from codeintel_rev.io.integrity import Digests
 from codeintel_rev.io.manifest import Manifest, Stage
 from codeintel_rev.io.progress import clear_progress, write_progress
 from codeintel_rev.io.registry import Source, register, repository_directory, source_of
@@ -71,18 +73,25 @@ class BuildSummary:
 
 
 def build(
-    repo: str, root: Path, settings: Settings, *, on_progress: Report, opening: OpenEncoder = open_encoder
+    repo: str,
+    root: Path,
+    settings: Settings,
+    *,
+    on_progress: Report,
+    opening: OpenEncoder = open_encoder,
+    digests: Digests | None = None,
 ) -> BuildSummary:
     """Bring the shard of `repo` up to date with the work tree at `root` and return what was done.
 
-    `opening` gives the encoder; who builds again and again keeps the one it has (MiniLM takes 0.4 s to open).
-    Nothing is published when nothing changed. Raises BuildInProgress, NotFound when `root` is no folder,
-    InvalidArgument when `repo` is the name of another one, and whatever a stage raises; the last published generation
-    is served meanwhile and afterwards.
+    `opening` gives the encoder; who builds again and again keeps the one it has (MiniLM takes 0.4 s to open), and the
+    `digests` of what it has verified, which is then read once by one process, as by a server.
+    Nothing is published when nothing changed. Raises BuildInProgress, InsufficientStorage, also where little space is
+    left (disk_space.py), NotFound when `root` is no folder, InvalidArgument when `repo` is the name of another one, and
+    whatever a stage raises; the last published generation is served meanwhile and afterwards.
     """
     started = time.monotonic()
     directory = repository_directory(settings.paths.data_dir, repo)
-    store = GenerationStore(directory)
+    store = GenerationStore(directory, digests=digests)
 
     def report(progress: BuildProgress) -> None:
         # A courtesy: a full disk is told by the files that matter, and mapped there.
@@ -91,6 +100,7 @@ def build(
         on_progress(progress)
 
     with store.builder_lock() as repaired:
+        check_space(settings.paths.data_dir, settings.index)
         _hide(settings.paths.data_dir)
         tree = scan(root.resolve(), settings.source)
         _check_same_tree(directory, Source(repo, tree.root))
@@ -144,6 +154,7 @@ class _Job:
         self._opening = opening
         self._draft: Draft | None = None
         self._text_counts: dict[str, int] = {}
+        self._changed: frozenset[str] = frozenset()
         self._tokens = Carried()
         self.encoded = 0
         self.tokens_encoded = 0
@@ -214,7 +225,7 @@ class _Job:
         else:
             draft = self._begin(current.generation if current else None, tokens)
         tell = partial(self._watch.tell, "parse")
-        self._text_counts = write_text(
+        self._text_counts, self._changed = write_text(
             draft.path, self._store.repo, self._tree, contents, self._settings.chunking, tell=tell
         )
         if current and held:
@@ -229,7 +240,7 @@ class _Job:
 
     def _with_vectors(self, draft: Draft, inputs: str, encoder: DenseEncoder, cache: VectorCache) -> Manifest:
         """Publish the draft with the vectors at hand, then the rest as they are encoded."""
-        vectors = vectors_of(draft.path, encoder.fingerprint.dim)
+        vectors = vectors_of(draft.path, encoder.fingerprint.dim, self._kin(draft, inputs, encoder), self._changed)
         vectors.recall(cache)
         # A few changed files are encoded in the time it takes to publish twice; a first index is not kept waiting.
         waits = draft.parent is not None and vectors.missing <= CHECKPOINT
@@ -243,6 +254,13 @@ class _Job:
             manifest = self._publish(follower, inputs, vectors, encoder.fingerprint)
             published = time.monotonic()
         return manifest or self._publish(draft, inputs, vectors, encoder.fingerprint)
+
+    def _kin(self, draft: Draft, inputs: str, encoder: DenseEncoder) -> Path | None:
+        """Return the parent when its vectors are what this build would make of the same files."""
+        parent = self._store.manifest(draft.parent) if draft.parent else None
+        if parent is None or not same_rules(parent.inputs, inputs):
+            return None
+        return draft.parent_path if parent.model == encoder.fingerprint and parent.counts["vectors"] else None
 
     def _publish(self, draft: Draft, inputs: str, vectors: Vectors | None, model: ModelFingerprint | None) -> Manifest:
         count = vectors.count if vectors else 0

@@ -13,6 +13,7 @@ from codeintel_rev.config.settings import Settings
 from codeintel_rev.indexing.text_stage import compact_text
 from codeintel_rev.indexing.token_stage import Carried, compact_tokens, held_by, linked
 from codeintel_rev.io.catalog_builder import fill_idmap
+from codeintel_rev.io.disk_space import check_space
 from codeintel_rev.io.generations import GenerationStore
 from codeintel_rev.io.manifest import Manifest
 from codeintel_rev.io.registry import repository_directory, source_of
@@ -41,6 +42,7 @@ def compact(repo: str, settings: Settings) -> CompactionSummary:
     source_of(shard)
     store = GenerationStore(shard)
     with store.builder_lock():
+        check_space(settings.paths.data_dir, settings.index)
         before = store.manifest(store.published_id())
         after = publish_compacted(store, before)
         store.gc(settings.index.keep_generations)

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from codeintel_rev.config.settings import ChunkingSettings
+from codeintel_rev.encoders import dense
 from codeintel_rev.errors import GenerationMismatch
 from codeintel_rev.indexing import chunking, grammars
 from codeintel_rev.indexing.chunking import ParsedFile
@@ -39,6 +40,7 @@ COMPONENTS = {
     "catalog": catalog_builder.FORMAT,
     "lexical": lexical.FORMAT,
     "vectors": faiss_index.FORMAT,
+    "embedded": dense.TEXT_FORMAT,
 }
 _STORES = ("duckdb", "tantivy")
 MAX_DEAD = 1 / 3
@@ -101,8 +103,9 @@ def _write_lexical(directory: Path) -> None:
 
 def write_text(
     directory: Path, repo: str, tree: SourceTree, contents: dict[str, str], settings: ChunkingSettings, *, tell: Tell
-) -> dict[str, int]:
-    """Make the text half in `directory`, new or inherited, that of `tree`, and return how many rows there are of what.
+) -> tuple[dict[str, int], frozenset[str]]:
+    """Make the text half in `directory`, new or inherited, that of `tree`; return how many rows there are of what, and
+    the paths of the files that were read for it, all others being as they were inherited.
 
     `contents` are the digests of the tree's files; those of files that changed meanwhile are set right. `tell(files
     done, files)` is called as it goes. Raises IdCollision, GenerationMismatch when a store does not hold every chunk,
@@ -136,7 +139,7 @@ def write_text(
         index.commit()
         counts, chunk_ids = catalog.finish()
     _check_lexical(directory, chunk_ids)
-    return counts
+    return counts, frozenset(entry.path for entry in changed)
 
 
 def _changed(files: Sequence[PathEntry], known: Mapping[str, str], contents: Mapping[str, str]) -> list[PathEntry]:

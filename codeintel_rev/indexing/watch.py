@@ -5,7 +5,7 @@
 One loop over all trees, one build at a time. What changes during a build is gathered by the system meanwhile and makes
 one more after it. An event is only a reason to look: a build compares every file. So does a rescan every
 `index.rescan_s`, for events that were lost, folders that the system cannot watch, trees that went away and came back,
-and repositories that are new.
+and repositories that are new. What updates leave behind is compacted beside the loop (upkeep.py).
 """
 
 from __future__ import annotations
@@ -24,8 +24,12 @@ from codeintel_rev.encoders.dense import open_encoder
 from codeintel_rev.errors import BuildInProgress, CodeIntelError, StaleBuild
 from codeintel_rev.indexing.build import build
 from codeintel_rev.indexing.source import IGNORE_FILE
+from codeintel_rev.indexing.upkeep import Upkeep
 from codeintel_rev.io import git
+from codeintel_rev.io.durable import DISK
+from codeintel_rev.io.following import Following
 from codeintel_rev.io.globs import IgnoreFiles
+from codeintel_rev.io.integrity import Digests
 from codeintel_rev.io.registry import Source, repositories, repository_directory, source_of
 
 STEP_MS = 50
@@ -47,11 +51,12 @@ log = structlog.get_logger(__name__)
 
 
 def updating(settings: Settings) -> Update:
-    """Return what builds the index of a source, with one encoder for all builds, and tells what it published."""
-    opening = lru_cache(maxsize=1)(open_encoder)
+    """Return what builds the index of a source, with one encoder for all builds, each published file verified once, and
+    tells what it published."""
+    opening, digests = lru_cache(maxsize=1)(open_encoder), Digests(DISK)
 
     def update(source: Source) -> None:
-        done = build(source.name, source.root, settings, on_progress=lambda _: None, opening=opening)
+        done = build(source.name, source.root, settings, on_progress=lambda _: None, opening=opening, digests=digests)
         if done.changed:
             log.info("index updated", repo=done.repo, generation=done.generation, seconds=round(done.seconds, 2))
 
@@ -62,22 +67,28 @@ class Watch:
     """The loop over the trees of `repos`, or of every registered repository when none is named.
 
     `bring` makes one index current. A CodeIntelError of it is told, and it is called again with the next change or
-    rescan; BuildInProgress and StaleBuild, a moment later. Everything else it raises ends the loop.
+    rescan; BuildInProgress and StaleBuild, a moment later. Everything else it raises ends the loop. `upkeep` gives way
+    to it and is asked to look at what it left.
     """
 
-    def __init__(self, settings: Settings, repos: Sequence[str], bring: Update) -> None:
+    def __init__(self, settings: Settings, repos: Sequence[str], bring: Update, upkeep: Upkeep) -> None:
         self._data_dir = settings.paths.data_dir
         self._own = tuple(f"{self._data_dir.resolve() / folder}/" for folder in OWN)
         self._quiet_s = settings.index.watch_debounce_ms / 1000
         self._rescan_s = settings.index.rescan_s
         self._repos = repos
         self._bring = bring
+        self._upkeep = upkeep
         self._sources: list[Source] = []
         self._due: dict[Source, float] = {}
         self._told: dict[str, str] = {}
+        self._following: dict[str, Following] = {}
 
     def run(self, stop: threading.Event) -> None:
-        """Build every tree once, then each one when it changes, until `stop` is set."""
+        """Build every tree once, then each one when it changes, until `stop` is set.
+
+        Readers of an index are told that it is followed (following.py), and if this ends otherwise, that it is not.
+        """
         events = Events(())
         rescan_at = time.monotonic()
         try:
@@ -88,11 +99,16 @@ class Watch:
                 self._build()
                 if rescans:
                     rescan_at = time.monotonic() + self._rescan_s
-                next_at = min([rescan_at, *self._due.values()])
+                self._upkeep.go_on()
+                next_at = min([rescan_at, *self._due.values(), self._upkeep.next_at])
                 changed = events.wait(next_at - time.monotonic(), self._quiet_s, stop)
-                self._due |= dict.fromkeys(self._touched(changed), time.monotonic())
+                self._touch(self._touched(changed))
         finally:
+            self._upkeep.close()
             events.close()
+            if stop.is_set():
+                for following in self._following.values():
+                    following.end()
 
     def _rescanned(self, events: Events) -> Events:
         """Make every tree due and return the events of them all."""
@@ -100,11 +116,20 @@ class Watch:
         self._due = dict.fromkeys(self._sources, time.monotonic())
         return events.reopened([source.root for source in self._sources])
 
+    def _touch(self, sources: Sequence[Source]) -> None:
+        """Make trees due that changed. A rescan makes no compaction give way: most find nothing."""
+        for source in sources:
+            self._upkeep.give_way(source.name)
+            self._due[source] = time.monotonic()
+
     def _known(self) -> list[Source]:
         known = []
         for repo in self._repos or repositories(self._data_dir):
             try:
-                known.append(source_of(repository_directory(self._data_dir, repo)))
+                directory = repository_directory(self._data_dir, repo)
+                source = source_of(directory)
+                known.append(source)
+                self._following.setdefault(source.name, Following(directory)).begin()
             except CodeIntelError as error:
                 self._tell(repo, error)
         return known
@@ -119,8 +144,11 @@ class Watch:
                 self._due[source] = time.monotonic() + BUSY_S
             except CodeIntelError as error:
                 self._tell(source.name, error)
+                self._following[source.name].failed(error.detail, error.hint)
             else:
                 self._told.pop(source.name, None)
+                self._following[source.name].succeeded()
+                self._upkeep.look(source.name)
 
     def _tell(self, repo: str, error: CodeIntelError) -> None:
         """Log a failure, once as long as it stays the same."""

@@ -9,6 +9,7 @@ from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.token_encoder import shared_dense_encoder
 from codeintel_rev.indexing.progress import Report, Stopwatch
 from codeintel_rev.indexing.token_stage import publish_tokens
+from codeintel_rev.io.disk_space import check_space
 from codeintel_rev.io.generations import GenerationStore
 from codeintel_rev.io.registry import repository_directory, source_of
 from codeintel_rev.io.token_index import TOKENS, token_directory
@@ -34,13 +35,15 @@ class TokenIndexSummary:
 def build_token_index(repo: str, settings: Settings, *, on_progress: Report) -> TokenIndexSummary:
     """Publish a generation of what is current of `repo` that has the token vectors of all its chunks.
 
-    Nothing is done where it has. Raises NotFound, IndexUnavailable, BuildInProgress, and as `publish_tokens`.
+    Nothing is done where it has. Raises NotFound, IndexUnavailable, BuildInProgress, InsufficientStorage, and as
+    `publish_tokens`.
     """
     started = time.monotonic()
     shard = repository_directory(settings.paths.data_dir, repo)
     source_of(shard)
     store = GenerationStore(shard)
     with store.builder_lock():
+        check_space(settings.paths.data_dir, settings.index)
         identity = store.published_id()
         dense = shared_dense_encoder(settings, settings.paths.data_dir / "models")
         before = store.manifest(identity)

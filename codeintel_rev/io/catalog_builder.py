@@ -19,7 +19,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from codeintel_rev.errors import GenerationMismatch, IdCollision
+from codeintel_rev.errors import GenerationMismatch, IdCollision, IndexCorrupt
 from codeintel_rev.io import catalog_sql as sql
 from codeintel_rev.io.catalog_rows import (
     FileRow,
@@ -52,12 +52,14 @@ _OLD = "catalog.old"
 def inherit_catalog(directory: Path, parent: Path) -> None:
     """Put a copy of the catalogue of generation `parent` into the draft `directory`, to be changed there.
 
-    Raises InsufficientStorage, StorageFailed.
+    Raises IndexCorrupt, InsufficientStorage, StorageFailed.
     """
     with os_errors_mapped("copy", directory / CATALOG):
         shutil.copyfile(parent / CATALOG, directory / CATALOG)
-    with writing(directory / CATALOG, duckdb.Error):
+    try:
         crowded = (directory / CATALOG).stat().st_size > LARGE_BYTES and _dead_share(directory / CATALOG) > MAX_DEAD
+    except (OSError, duckdb.Error) as error:
+        raise IndexCorrupt(f"the copy of {CATALOG} cannot be read.", "Check the disk, and build again.") from error
     if crowded:
         compact_catalog(directory)
 

@@ -76,6 +76,9 @@ SELECT
 FROM v_faiss_join GROUP BY ALL ORDER BY module, language
 """
 SELECT_IDS = "SELECT chunk_id FROM chunks ORDER BY chunk_id"
+SELECT_IDS_OF_FILES = """
+SELECT chunk_id FROM chunks WHERE path IN (SELECT UNNEST($paths::VARCHAR[])) ORDER BY chunk_id
+"""
 SELECT_HYDRATED = """
 SELECT asked.chunk_id AS asked_id, chunks.* EXCLUDE (place)
 FROM UNNEST($ids::BIGINT[]) WITH ORDINALITY AS asked(chunk_id, position) LEFT JOIN chunks USING (chunk_id)
@@ -97,9 +100,7 @@ SELECT_CHUNKS = """
 SELECT * EXCLUDE (place) FROM chunks WHERE place BETWEEN $first AND $last ORDER BY place
 """
 SELECT_OUTLINES = "SELECT chunk_id, path, role, kind FROM chunks ORDER BY chunk_id"
-SELECT_DEFINES = """
-SELECT chunk_id, list(qualified_name ORDER BY rowid) AS defines FROM symbols GROUP BY chunk_id ORDER BY chunk_id
-"""
+SELECT_DEFINES = "SELECT chunk_id, qualified_name FROM symbols ORDER BY chunk_id, rowid"
 SELECT_TEXT_WITH_LITERAL = """
 SELECT path, start_line, end_line, text FROM chunks
 WHERE contains(text, $pattern)

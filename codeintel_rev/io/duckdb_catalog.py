@@ -15,7 +15,7 @@ The builder writes it in a draft (`catalog_builder`); everyone else opens the pu
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -130,6 +130,10 @@ class Catalog:
         """Return every chunk id (n,), ascending."""
         return self._columns(sql.SELECT_IDS)["chunk_id"]
 
+    def ids_of_files(self, paths: Iterable[str]) -> Ids:
+        """Return the ids (n,) of the chunks of the files at exactly `paths`, ascending."""
+        return self._columns(sql.SELECT_IDS_OF_FILES, {"paths": list(paths)})["chunk_id"]
+
     def hydrate(self, ids: ArrayLike) -> tuple[list[Chunk], list[int]]:
         """Return the chunks with these `ids` in the order asked, and the ids that no chunk has."""
         rows = self._rows(sql.SELECT_HYDRATED, {"ids": np.asarray(ids, np.int64).tolist()})
@@ -188,7 +192,7 @@ class Catalog:
         return self._table(sql.SELECT_OUTLINES)
 
     def defines(self) -> pa.Table:
-        """Return the chunk_id of every chunk in which a definition starts, ascending, and their qualified names."""
+        """Return the chunk_id in which each definition starts and its qualified_name, by ascending id and in order."""
         return self._table(sql.SELECT_DEFINES)
 
     def chunk_text_rows(

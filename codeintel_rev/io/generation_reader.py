@@ -37,17 +37,20 @@ from codeintel_rev.types import Limit
 T = TypeVar("T")
 
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+OPTIONAL = "xtr"
+"""The folder of token vectors: without it everything else answers. Generations share its files, and so its damage."""
 _REPAIR = "Rebuild the index, or go back with `indexctl rollback`."
 
 
 class GenerationReader:
     """The generations of the shard at `directory`, which need not exist. Safe to use from many threads."""
 
-    def __init__(self, directory: Path, storage: Storage = DISK) -> None:
+    def __init__(self, directory: Path, storage: Storage = DISK, digests: Digests | None = None) -> None:
+        """`digests` are those that this process has read already."""
         self.directory = directory
         self.repo = repository_name(directory)
         self._storage = storage
-        self._digests = Digests(storage)
+        self._digests = digests or Digests(storage)
 
     def published_id(self) -> str:
         """Return the published generation's id. Raises IndexUnavailable before the first, IndexCorrupt."""
@@ -128,14 +131,14 @@ class GenerationReader:
     def open(self, identity: str, opener: Callable[[Generation], T], limits: tuple[Limit, ...] = ()) -> T:
         """Return `opener`'s answer for generation `identity`, leased, then verified; released when `opener` fails.
 
-        Raises GenerationGone, IndexCorrupt, IndexIncompatible and what `opener` raises.
+        Damage to what is OPTIONAL is a Limit of that stage, all other raises GenerationGone, IndexCorrupt,
+        IndexIncompatible; so does what `opener` raises.
         """
         with ExitStack() as undo:
             lock = self._lease(identity)
             undo.callback(lock.release)
-            for problem in self._problems(identity, self._digests):
-                raise problem
-            generation = Generation(self.path_of(identity), self.manifest(identity), limits, lock)
+            lacking = self._lacking(identity)
+            generation = Generation(self.path_of(identity), self.manifest(identity), (*limits, *lacking), lock)
             undo.callback(generation.close)
             opened = opener(generation)
             undo.pop_all()
@@ -205,12 +208,26 @@ class GenerationReader:
             raise GenerationGone(f"generation {identity} of {self.repo} is not kept.", "Use the current one.")
         return lock
 
+    def _lacking(self, identity: str) -> tuple[Limit, ...]:
+        """Return what generation `identity` is served without. Raises its first problem that forbids to serve it."""
+        damage = list(self._damage(identity, self._digests))
+        for path, problem in damage:
+            if not path.startswith(f"{OPTIONAL}/"):
+                raise problem
+        return tuple(Limit(problem.slug, OPTIONAL, problem.detail, problem.hint) for _, problem in damage[:1])
+
     def _problems(self, identity: str, digests: Digests) -> list[CodeIntelError]:
+        return [problem for _, problem in self._damage(identity, digests)]
+
+    def _damage(self, identity: str, digests: Digests) -> Iterator[tuple[str, CodeIntelError]]:
+        """Yield each problem with the path of its file, "" for the generation's own."""
         try:
             manifest = self.manifest(identity)
         except (GenerationGone, IndexCorrupt, IndexIncompatible) as error:
-            return [error]
-        return [self._problem(manifest, found) for found in differences(self.path_of(identity), manifest, digests)]
+            yield "", error
+            return
+        for found in differences(self.path_of(identity), manifest, digests):
+            yield found.path, self._problem(manifest, found)
 
     def _problem(self, manifest: Manifest, difference: Difference) -> IndexCorrupt:
         what = f"{difference.path} of generation {manifest.generation}"

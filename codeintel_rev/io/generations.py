@@ -24,6 +24,7 @@ from codeintel_rev.io.drafts import Draft, link_files, seal
 from codeintel_rev.io.durable import DISK, Digest, Storage
 from codeintel_rev.io.failpoints import reach
 from codeintel_rev.io.generation_reader import GenerationReader, not_served
+from codeintel_rev.io.integrity import Digests
 from codeintel_rev.io.leases import FileLock
 from codeintel_rev.io.manifest import MANIFEST, SCHEMA, Manifest, Stage, dump_manifest
 from codeintel_rev.types import Limit, ModelFingerprint, Revision
@@ -32,8 +33,8 @@ from codeintel_rev.types import Limit, ModelFingerprint, Revision
 class GenerationStore(GenerationReader):
     """A shard that can be written: by one builder at a time, in one thread; reading stays free meanwhile."""
 
-    def __init__(self, directory: Path, storage: Storage = DISK) -> None:
-        super().__init__(directory, storage)
+    def __init__(self, directory: Path, storage: Storage = DISK, digests: Digests | None = None) -> None:
+        super().__init__(directory, storage, digests)
         self._lock = BuilderLock(directory, self.repo)
 
     @contextmanager

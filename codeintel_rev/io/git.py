@@ -11,10 +11,12 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from codeintel_rev.errors import InvalidArgument, SourceFailed
+from codeintel_rev.errors import BuildInProgress, InvalidArgument, SourceFailed
+from codeintel_rev.io.leases import FileLock
 from codeintel_rev.types import Revision
 
 TIMEOUT_S = 120.0
@@ -74,7 +76,8 @@ def fetch_clone(url: str, clone: Path) -> None:
 
     Shallow, without submodules, tags or hooks; nobody is asked for a password. Called again it fetches what is new and
     drops what was changed in the folder. Raises InvalidArgument for another protocol than https, ssh or file, for a
-    password in the URL and for the clone of another URL; SourceFailed when git cannot fetch.
+    password in the URL and for the clone of another URL; BuildInProgress while another process fetches into it,
+    SourceFailed when git cannot fetch.
     """
     found = _URL.fullmatch(url)
     # "ssh://-oProxyCommand=…" would be an option of ssh.
@@ -83,12 +86,29 @@ def fetch_clone(url: str, clone: Path) -> None:
     if _PASSWORD.match(url):
         raise InvalidArgument("the URL holds a password.", "Use ssh and a key: what is written here is kept.")
     clone.mkdir(parents=True, exist_ok=True)
+    with _alone(clone):
+        _fetch(url, found[1], clone)
+
+
+@contextmanager
+def _alone(clone: Path) -> Iterator[None]:
+    """Be the only one who fetches into folder `clone`. Raises BuildInProgress."""
+    lock = FileLock.take(clone, exclusive=True)
+    if lock is None:
+        raise BuildInProgress(f"another process fetches into the clone {clone.name}.", "Wait for it, or stop it.")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fetch(url: str, protocol: str, clone: Path) -> None:
     _output(clone, ["init", "--quiet", "--template="])
     known = _git(clone, ["config", "--get", "remote.origin.url"]).stdout.decode(errors="replace").removesuffix("\n")
     if known and known != url:
         raise InvalidArgument(f"{clone.name} is the name of a clone of another URL.", "Choose another with --name.")
     options = ["--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--no-write-commit-graph"]
-    fetched = _git(clone, ["fetch", *options, "--", url, "HEAD"], protocol=found[1], timeout_s=FETCH_TIMEOUT_S)
+    fetched = _git(clone, ["fetch", *options, "--", url, "HEAD"], protocol=protocol, timeout_s=FETCH_TIMEOUT_S)
     if fetched.returncode:
         said = fetched.stderr.decode(errors="replace").replace(url.split("://")[1], "URL").strip().splitlines()
         raise SourceFailed(f"git could not fetch: {said[0] if said else fetched.returncode}.", "Check URL and access.")

@@ -3,7 +3,8 @@
 The primary is linked and never changed. Vectors it does not have, or has otherwise, make the secondary; what it has
 and nobody wants any more, or has otherwise, is deleted by name (stored_vectors.py). The result follows from the linked
 primary and the wanted vectors alone, whatever updates lay between. When too much has changed, all is written as one
-new primary: from vectors, never from what an index made of them (decision 50).
+new primary: from vectors, never from what an index made of them (decision 50). For a large one that is work for the
+background (`compaction_due`), and an update does it only when that was put off for too long.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from codeintel_rev.config.settings import IndexSettings
 from codeintel_rev.errors import IndexIncompatible
 from codeintel_rev.io.faiss_index import EXACT, build_index, choose_family, read_meta
 from codeintel_rev.io.parquet_store import IDMAP, write_idmap
-from codeintel_rev.io.stored_vectors import StoredVectors, write_deleted
+from codeintel_rev.io.stored_vectors import DELETED, StoredVectors, write_deleted
 from codeintel_rev.io.vectors import (
     BLOCK_ROWS,
     PRIMARY,
@@ -28,12 +29,17 @@ from codeintel_rev.io.vectors import (
     VectorTable,
     check_distinct,
     halves,
+    load,
     rows_of,
     write_vectors,
 )
 from codeintel_rev.types import Ids
 
 NO_PRIMARY = "no primary of this format, dimension and family"
+SMALL = 20_000
+"""A primary of fewer vectors is written anew by the update itself: half a second, less than a process of its own."""
+HARD = 2
+"""So many times the settings' shares an update lets pile up beside a larger one before it compacts by itself."""
 
 _NONE = np.empty(0, np.int64)
 
@@ -55,8 +61,12 @@ def linkable(generation: Path) -> tuple[str, ...]:
     return PRIMARY.files if (generation / PRIMARY.vectors).exists() else ()
 
 
-def update_vectors(directory: Path, ids: Ids, vectors: Rows, settings: IndexSettings) -> VectorUpdate:
+def update_vectors(
+    directory: Path, ids: Ids, vectors: Rows, settings: IndexSettings, *, settled: int = 0
+) -> VectorUpdate:
     """Make `directory` hold `vectors` (row i belongs to `ids[i]`, any order), their indexes and their map.
+
+    The first `settled` of them are, where a linked primary has their ids, known to be what it has: they are not read.
 
     Files `linkable` of the parent that are there already stay what they are, or give way to new ones: whatever the
     parent's model or dimension was, what is found afterwards is `vectors`. Beside the indexes a block of vectors and
@@ -67,13 +77,26 @@ def update_vectors(directory: Path, ids: Ids, vectors: Rows, settings: IndexSett
     primary = _shared(directory, vectors.shape[1])
     if primary is None:
         return _rebuild(directory, ids, vectors, NO_PRIMARY)
-    kept = _unchanged(primary, ids, vectors)
+    kept = _unchanged(primary, ids, vectors, settled)
     deleted = primary.ids[~_has(primary.ids, ids[kept])]
-    reason = _compaction_reason(len(primary), int((~kept).sum()), len(deleted), settings)
+    bound = 1 if len(primary) < SMALL else HARD
+    reason = _compaction_reason(len(primary), int((~kept).sum()), len(deleted), settings, bound)
     if reason:
         return _rebuild(directory, ids, vectors, reason)
     _write_changes(directory, ids[~kept], Subset(vectors, np.flatnonzero(~kept)), deleted)
     return VectorUpdate(int(kept.sum()), int((~kept).sum()), len(deleted), "")
+
+
+def compaction_due(generation: Path, settings: IndexSettings) -> str:
+    """Return why the vectors of `generation` are to be indexed again as one; "" when they are not, or there are none.
+
+    Only lengths are read. Raises IndexCorrupt.
+    """
+    if not linkable(generation):
+        return ""
+    names = PRIMARY.vector_ids, SECONDARY.vector_ids, DELETED
+    primary, added, deleted = (len(load(generation / name, np.int64, 1)) for name in names)
+    return _compaction_reason(primary, added, deleted, settings)
 
 
 def compact_vectors(directory: Path, generation: Path, dim: int) -> VectorUpdate:
@@ -98,13 +121,13 @@ def _shared(directory: Path, dim: int) -> VectorTable | None:
     return primary if meta.factory == choose_family(len(primary)).factory else None
 
 
-def _unchanged(primary: VectorTable, ids: Ids, vectors: Rows) -> Bools:
+def _unchanged(primary: VectorTable, ids: Ids, vectors: Rows, settled: int) -> Bools:
     """Return for which of `ids` (n,) the primary has this vector, bit for bit.
 
     A vector may change under its id: what is encoded holds the chunk's path and header too.
     """
     rows, unchanged = rows_of(primary.ids, ids)
-    known = np.flatnonzero(unchanged)
+    known = settled + np.flatnonzero(unchanged[settled:])
     known = known[np.argsort(rows[known])]
     for start in range(0, len(known), BLOCK_ROWS):
         block = known[start : start + BLOCK_ROWS]
@@ -120,10 +143,10 @@ def _has(ordered: Ids, ids: Ids) -> Bools:
     return has
 
 
-def _compaction_reason(primary: int, added: int, deleted: int, settings: IndexSettings) -> str:
-    if added > settings.compact_secondary * primary:
+def _compaction_reason(primary: int, added: int, deleted: int, settings: IndexSettings, bound: int = 1) -> str:
+    if added > bound * settings.compact_secondary * primary:
         return f"{added} new vectors beside {primary}"
-    if deleted > settings.compact_deleted * primary:
+    if deleted > bound * settings.compact_deleted * primary:
         return f"{deleted} of {primary} vectors deleted"
     return ""
 

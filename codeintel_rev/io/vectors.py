@@ -64,6 +64,25 @@ class Subset:
 
 
 @dataclass(frozen=True, slots=True)
+class Joined:
+    """The rows of `first`, then those of `second`, read when asked for."""
+
+    first: Rows
+    second: Rows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.first.shape[0] + self.second.shape[0], *self.first.shape[1:])
+
+    def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.floating]:
+        early = rows < self.first.shape[0]
+        read = np.empty((len(rows), *self.shape[1:]), np.float32)
+        read[early] = self.first[rows[early]]
+        read[~early] = self.second[rows[~early] - self.first.shape[0]]
+        return read
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """The files of one half of a generation's vectors and of their FAISS index."""
 

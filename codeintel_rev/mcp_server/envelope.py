@@ -187,6 +187,7 @@ class RepoStatus(Wire):
     vector_coverage: float
     model: str | None = None
     building: Progress | None = None
+    compaction_due: str | None = None
     limits: tuple[Limit, ...] = ()
 
 
@@ -323,6 +324,7 @@ def repo_status(shard: values.ShardStatus) -> RepoStatus:
         vector_coverage=shard.vector_coverage,
         model=shard.model.model if shard.model else None,
         building=_progress(shard.building) if shard.building else None,
+        compaction_due=shard.compaction_due or None,
         limits=tuple(limit(one) for one in shard.limits),
     )
 

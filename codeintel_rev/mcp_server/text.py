@@ -130,4 +130,6 @@ def _status(status: RepoStatus) -> str:
     if status.building:
         left = f", {status.building.eta_s:.0f} s left" if status.building.eta_s is not None else ""
         lines.append(f"  building: {status.building.stage} {status.building.done}/{status.building.total}{left}")
+    if status.compaction_due:
+        lines.append(f"  compaction due: {status.compaction_due}")
     return "\n".join([*lines, *(f"  {_limit(one)}" for one in status.limits)])

@@ -27,6 +27,7 @@ INDEX_ROWS = Gauge("codeintel_index_rows", "Rows over all shards", ["component"]
 VECTOR_COVERAGE = Gauge(
     "codeintel_vector_coverage", "Lowest share of chunks with a vector in any shard", multiprocess_mode="mostrecent"
 )
+UNFOLLOWED = Gauge("codeintel_unfollowed", "Repositories whose watcher died or fails", multiprocess_mode="mostrecent")
 READINESS_CHANGES = Counter("codeintel_readiness_changes", "Readiness transitions of a worker", ["state"])
 
 # Late interaction: the names that dashboards of its first design know, in milliseconds, beside one in seconds.
@@ -74,6 +75,7 @@ def observe_shards(shards: Iterable[ShardStatus]) -> None:
     for component in {name for shard in seen for name in shard.counts}:
         INDEX_ROWS.labels(component).set(sum(shard.counts.get(component, 0) for shard in seen))
     VECTOR_COVERAGE.set(min((shard.vector_coverage for shard in seen), default=0.0))
+    UNFOLLOWED.set(sum(any(limit.stage == "watch" for limit in shard.limits) for shard in seen))
     _observe_tokens([shard.tokens for shard in seen if shard.tokens])
 
 

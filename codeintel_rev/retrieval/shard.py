@@ -62,7 +62,8 @@ def open_shard(
     """
     lexical = LexicalIndex.open(generation.path / LEXICAL_DIRECTORY)
     dense, limits = _open_dense(generation, model)
-    tokens, token_limits = _open_tokens(generation, encoders) if encoders else (None, [])
+    sound = not any(limit.stage == XTR for limit in generation.limits)
+    tokens, token_limits = _open_tokens(generation, encoders) if encoders and sound else (None, [])
     catalog = catalogs.open(generation.path)
     return Shard(
         generation.manifest.repo,

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -16,14 +16,17 @@ import structlog
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.dense import DenseEncoder
 from codeintel_rev.encoders.token_encoder import TokenEncoders
-from codeintel_rev.errors import CodeIntelError, DeadlineExceeded, IndexUnavailable, NotFound
+from codeintel_rev.errors import CodeIntelError, DeadlineExceeded, IndexCorrupt, IndexUnavailable, NotFound
 from codeintel_rev.io.catalogs import Catalogs
+from codeintel_rev.io.disk_space import shortage
+from codeintel_rev.io.following import unfollowed
 from codeintel_rev.io.generation_reader import GenerationReader
 from codeintel_rev.io.leases import Generation
 from codeintel_rev.io.live import LiveGeneration
 from codeintel_rev.io.manifest import Manifest
 from codeintel_rev.io.progress import read_progress
 from codeintel_rev.io.registry import repositories, repository_directory, source_of
+from codeintel_rev.io.vector_update import compaction_due
 from codeintel_rev.io.worktree import Worktree
 from codeintel_rev.retrieval.channels import Dense
 from codeintel_rev.retrieval.options import AS_SET, Options, late
@@ -57,6 +60,7 @@ class Shards:
         self._told: dict[str, ShardStatus] = {}
         self._used: dict[str, int] = {}
         self._turns = count(1)
+        self._unfollowed: dict[str, tuple[Limit, ...]] = {}
         self._live: dict[str, LiveGeneration[Shard]] = {}
         retrieval = settings.retrieval
         self._budget = Budget(retrieval.channel_deadline_ms, retrieval.request_deadline_ms, retrieval.candidates)
@@ -76,6 +80,8 @@ class Shards:
 
     def _discover(self) -> None:
         found = repositories(self._data_dir)
+        told = {repo: unfollowed(repository_directory(self._data_dir, repo)) for repo in found}
+        self._unfollowed = {repo: (limit,) for repo, limit in told.items() if limit}
         new = {repo: self._sleeping(repo) for repo in found if repo not in self._live}
         if new:
             self._live = {**self._live, **new}  # replaced, not changed: other threads walk through it
@@ -173,12 +179,15 @@ class Shards:
         for repo, live in sorted(self._live.items()):
             if not repos or repo in repos:
                 limits = live.limits
-                yield from limits
+                yield from (*limits, *self._unfollowed.get(repo, ()))
                 if repo not in answering and not limits:
                     yield Limit("shard-late", "open", f"{repo} was not opened in time.", "Ask again, or name it.")
 
     def status(self) -> tuple[ShardStatus, ...]:
-        return tuple(self._status(repo, live) for repo, live in sorted(self._live.items()))
+        """What keeps builds from beginning limits every repository's status, and no search."""
+        low = shortage(self._data_dir, self._settings.index)
+        limits = (low,) if low else ()
+        return tuple(self._status(repo, live, limits) for repo, live in sorted(self._live.items()))
 
     def close(self) -> None:
         for live in self._live.values():
@@ -193,21 +202,22 @@ class Shards:
         audit = next((channel.index.describe() for channel in shard.channels if isinstance(channel, Dense)), "none")
         log.info("generation opened", repo=shard.repo, generation=generation.manifest.generation, vectors=audit)
         _log_tokens(shard, self._settings.xtr.mode)
-        self._told[shard.repo] = _served(shard)
+        self._told[shard.repo] = self._served(shard)
         return shard
 
-    def _status(self, repo: str, live: LiveGeneration[Shard]) -> ShardStatus:
+    def _status(self, repo: str, live: LiveGeneration[Shard], common: tuple[Limit, ...]) -> ShardStatus:
         directory = repository_directory(self._data_dir, repo)
         building = read_progress(directory)
+        lacking = (*live.limits, *self._unfollowed.get(repo, ()), *common)
         if live.is_open or live.is_asleep:
             told = self._told.get(repo) or self._published(GenerationReader(directory))
             if told:
-                limits = tuple(dict.fromkeys((*told.limits, *live.limits)))
+                limits = tuple(dict.fromkeys((*told.limits, *lacking)))
                 state = "building" if building else "degraded" if limits else "ready"
                 return replace(told, state=state, building=building, limits=limits)
         published = (directory / "CURRENT").exists()
         state = "building" if building else "down" if published and not live.is_asleep else "empty"
-        return ShardStatus(repo, state, "", "", "", Revision("", "", False), {}, 0.0, None, building, live.limits)
+        return ShardStatus(repo, state, "", "", "", Revision("", "", False), {}, 0.0, None, building, lacking)
 
     def _published(self, reader: GenerationReader) -> ShardStatus | None:
         """Return what the manifest of a generation tells that was never opened, None when there is none to read."""
@@ -219,7 +229,19 @@ class Shards:
         if manifest is None:
             return None
         limits = tuple(unencoded(manifest)) if self._encoder else ()
-        return replace(_of_manifest(manifest), limits=limits, verified=False)
+        due = self._compaction_due(reader.path_of(manifest.generation))
+        return replace(_of_manifest(manifest), limits=limits, verified=False, compaction_due=due)
+
+    def _served(self, shard: Shard) -> ShardStatus:
+        due = self._compaction_due(shard.generation.path)
+        told = _of_manifest(shard.generation.manifest)
+        return replace(told, limits=shard.limits, tokens=_token_figures(shard), compaction_due=due)
+
+    def _compaction_due(self, generation: Path) -> str:
+        """Files that are not sound are told by whoever opens them."""
+        with suppress(IndexCorrupt):
+            return compaction_due(generation, self._settings.index)
+        return ""
 
 
 def _log_tokens(shard: Shard, mode: LateMode) -> None:
@@ -246,10 +268,6 @@ def _token_figures(shard: Shard) -> TokenFigures | None:
         train_ms=build.get(Figure.BUILD_TRAIN_MS, 0.0),
         write_ms=build.get(Figure.BUILD_WRITE_MS, 0.0),
     )
-
-
-def _served(shard: Shard) -> ShardStatus:
-    return replace(_of_manifest(shard.generation.manifest), limits=shard.limits, tokens=_token_figures(shard))
 
 
 def _of_manifest(manifest: Manifest) -> ShardStatus:

@@ -248,3 +248,24 @@ def test_the_knobs_of_the_command_line_reach_the_search(monkeypatch: pytest.Monk
         "channels": ["lexical", "xtr"],
         "stage_weights": {"xtr": "2"},
     }
+
+
+def test_a_url_is_fetched_and_indexed(tmp_path: Path) -> None:
+    """By its name, into the data folder; again, it is brought up to date."""
+    remote, data = tmp_path / "shop", {"CODEINTEL_EMBEDDING__PROVIDER": "none"}
+    git = ("git", "-c", "user.name=t", "-c", "user.email=t@example.com", "-C", str(remote))
+
+    def commit(text: str) -> None:
+        (remote / "cart.py").write_text(text)
+        subprocess.run((*git, "add", "-A"), check=True)
+        subprocess.run((*git, "commit", "-qm", text), check=True)
+
+    remote.mkdir()
+    subprocess.run((*git, "init", "-q"), check=True)
+    for name in ("add_to_cart", "empty_the_cart"):
+        commit(f"def {name}():\n    return []\n")
+        built = run("index", f"file://{remote}", "--json", folder=tmp_path, **data)
+        assert (built.returncode, json.loads(built.stdout)["repo"]) == (0, "shop"), built.stderr
+        found = run("search", name, "--json", folder=tmp_path, **data)
+        assert [hit["symbol"] for hit in json.loads(found.stdout)["hits"]] == [name]
+    assert (tmp_path / "data/clones/shop/cart.py").is_file()

@@ -132,7 +132,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 def on_full_disk(full_disk: Path, tmp_path: Path, models_dir: Path) -> Project:
     """SHOP, its data on the small disk, built; then as much source added as does not fit into what is left."""
     planned = new_project(tmp_path, models_dir)
-    project = Project(planned.root, full_disk)
+    project = Project(planned.root, full_disk, {"index": {"disk_low_mb": 0}})
     (full_disk / "models").symlink_to(models_dir)
     project.build()
     (full_disk / "ballast").write_bytes(bytes(max(0, shutil.disk_usage(full_disk).free - MIB)))

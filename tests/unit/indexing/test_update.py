@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from projects import SHOP, Project, new_project
+from projects import SHOP, Project, ids_by_store, new_project
 
 from codeintel_rev.config.settings import DuckDBSettings
 from codeintel_rev.indexing import build as build_module
 from codeintel_rev.indexing import grammars, source, text_stage
 from codeintel_rev.indexing.chunking import ParsedFile, chunk_file
+from codeintel_rev.indexing.vector_stage import Vectors
 from codeintel_rev.io import stat_cache
 from codeintel_rev.io.duckdb_catalog import Catalog
 from codeintel_rev.io.lexical import LexicalIndex, dead_share
 from codeintel_rev.io.stat_cache import STAT
+from codeintel_rev.io.vector_cache import VectorCache
 from codeintel_rev.types import BuildProgress, SourceFile
 
 SEED, STEPS = 11, 5
@@ -257,3 +259,39 @@ def test_a_lexical_index_of_dead_chunks_is_written_anew(project: Project, monkey
 def scores(project: Project) -> list[tuple[int, float]]:
     ranking = LexicalIndex.open(project.directory / "lexical").search("charge card total", 9)
     return list(zip(ranking.chunk_ids.tolist(), ranking.scores.tolist(), strict=True))
+
+
+def test_vectors_of_unchanged_files_are_neither_looked_up_nor_made(
+    tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stays has its vector in the parent; the rest has to be asked for by its text."""
+    files = {f"m{n:02}.py": f"def step_{n}(value):\n    return value + {n}\n" for n in range(12)}
+    project = new_project(tmp_path, models_dir, files)
+    project.build()
+    asked: list[int] = []
+    recall = Vectors.recall
+
+    def noted(self: Vectors, cache: VectorCache) -> None:
+        asked.append(len(self.chunk_ids))
+        recall(self, cache)
+
+    monkeypatch.setattr(Vectors, "recall", noted)
+    project.write({"m00.py": "def other():\n    return 0\n"})
+    assert (project.build().encoded, asked) == (1, [1])
+    (project.data_dir / "cache/vectors.sqlite").unlink()
+    project.write({"m01.py": "def another():\n    return 0\n"})
+    assert project.build().encoded == 1
+    assert project.search("step_7").hits[0].path == "m07.py"
+
+
+def test_a_chunk_whose_enclosing_signature_changed_is_encoded_again(tmp_path: Path, models_dir: Path) -> None:
+    """Its text and so its id are the same, what is encoded is not."""
+    body = "".join(f"    def step_{n}(self):\n        return [{', '.join(map(str, range(300)))}]\n\n" for n in range(9))
+    project = new_project(tmp_path, models_dir, {"a.py": f"class Short:\n{body}", "b.py": "x = 1\n"})
+    project.build()
+    before = ids_by_store(project.directory)["chunks"]
+    project.write({"a.py": f"class RatherDifferent(Base):\n{body}"})
+    summary = project.build()
+    same = set(before) & set(ids_by_store(project.directory)["chunks"])
+    assert len(same) > 5
+    assert summary.encoded >= len(same) - 1

@@ -15,10 +15,13 @@ import pytest
 from indexed import Place, ask, chunks_of, new_place
 from structlog.testing import capture_logs
 
+from codeintel_rev.app.probes import check_absent
 from codeintel_rev.config.settings import EmbeddingSettings, Settings
 from codeintel_rev.errors import SourceFailed
 from codeintel_rev.indexing import watch
+from codeintel_rev.indexing.upkeep import Upkeep
 from codeintel_rev.indexing.watch import Events, Update, Watch, concerns, updating
+from codeintel_rev.io.following import STAGE, Following, unfollowed
 from codeintel_rev.io.generations import GenerationStore
 from codeintel_rev.io.registry import Source, register
 
@@ -40,8 +43,13 @@ def settings_of(place: Place, **index: object) -> Settings:
     return Settings.model_validate({**place.settings.model_dump(), "index": {"rescan_s": 3600.0, **index}})
 
 
+def idle(settings: Settings) -> Upkeep:
+    """Upkeep where nothing is ever to be done."""
+    return Upkeep(settings, lambda repo: pytest.fail(f"{repo} is not to be compacted"))
+
+
 @contextmanager
-def following(settings: Settings, bring: Update, *repos: str) -> Iterator[None]:
+def following(settings: Settings, bring: Update, *repos: str, upkeep: Upkeep | None = None) -> Iterator[None]:
     """Run the loop in a thread for the block; the block may count on every tree having been brought up to date once."""
     stop, first = threading.Event(), threading.Event()
 
@@ -51,7 +59,7 @@ def following(settings: Settings, bring: Update, *repos: str) -> Iterator[None]:
         finally:
             first.set()
 
-    loop = threading.Thread(target=Watch(settings, repos, counted).run, args=(stop,))
+    loop = threading.Thread(target=Watch(settings, repos, counted, upkeep or idle(settings)).run, args=(stop,))
     loop.start()
     try:
         assert first.wait(30)
@@ -211,6 +219,15 @@ def test_a_build_that_fails_is_told_once_and_tried_again(place: Place) -> None:
     assert told == [("shop", "source-failed")]
 
 
+def test_a_watcher_that_is_stopped_takes_its_promise_back(place: Place) -> None:
+    with following(settings_of(place), Seen()):
+        second = Following(place.directory("shop"))
+        second.begin()
+        assert (place.directory("shop") / "watch.json").exists()
+        assert unfollowed(place.directory("shop")) is None
+    assert not (place.directory("shop") / "watch.json").exists()
+
+
 def test_another_builder_is_waited_for(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "BUSY_S", 0.05)
     attempts: list[str] = []
@@ -243,6 +260,31 @@ def test_an_index_in_the_tree_does_not_call_for_itself(place: Place) -> None:
             place.write("shop", "cart.py", f"def step_{number}():\n    return 1\n")
             wait_until(lambda number=number: len(calls) >= number)  # type: ignore[misc]
     assert calls == ["shop"] * 3
+
+
+class Noting(Upkeep):
+    """Upkeep that notes what it is asked."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, pytest.fail)
+        self.asked: list[str] = []
+
+    def look(self, repo: str) -> None:
+        self.asked.append("look")
+
+    def give_way(self, repo: str) -> None:
+        self.asked.append("give way")
+
+    def close(self) -> None:
+        self.asked.append("close")
+
+
+def test_compactions_give_way_to_changes_and_follow_them(place: Place) -> None:
+    upkeep, seen = Noting(settings_of(place)), Seen()
+    with following(settings_of(place), seen, upkeep=upkeep):
+        place.write("shop", "new.py", "x = 1\n")
+        wait_until(lambda: len(seen.counts) > 1)
+    assert upkeep.asked == ["look", "give way", "look", "close"]
 
 
 def test_a_rescan_finds_what_no_event_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,5 +438,26 @@ def test_a_lock_that_git_left_behind_holds_nothing_up_for_ever(
 def test_pauses_are_those_that_are_set(place: Place, scripted: Callable[[Scripted], Scripted]) -> None:
     script = scripted(Scripted({(1, "a")}, set()))
     settings = settings_of(place, watch_debounce_ms=123, rescan_s=7.0)
-    Watch(settings, (), lambda _: None).run(script.stop)
+    Watch(settings, (), lambda _: None, idle(settings)).run(script.stop)
     assert script.waits == [7000, 123]
+
+
+def test_readers_are_told_when_builds_fail_and_when_the_watcher_broke_down(place: Place) -> None:
+    """Answers, status and readiness say that what is saved is not found."""
+    attempts: list[Source] = []
+
+    def fails(source: Source) -> None:
+        attempts.append(source)
+        if len(attempts) > 4:
+            raise ZeroDivisionError
+        raise SourceFailed("git failed: index file corrupt.", "Repair the repository.")
+
+    place.index("shop")
+    loop = Watch(settings_of(place, rescan_s=0.05), (), fails, idle(place.settings))
+    with pytest.raises(ZeroDivisionError):
+        loop.run(threading.Event())
+    with place.opened() as shards:
+        found, status = ask(shards, "cart"), shards.status()
+    assert [limit.code for limit in found.limits] == ["watch-failing"]
+    assert [(shard.state, shard.limits) for shard in status] == [("degraded", found.limits)]
+    assert not check_absent(status, STAGE).healthy

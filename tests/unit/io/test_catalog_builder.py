@@ -212,3 +212,13 @@ def test_a_disk_that_refuses_is_told(tmp_path: Path) -> None:
         CatalogWriter(tmp_path / "no-such-folder")
     with pytest.raises(StorageFailed):
         inherit_catalog(tmp_path, tmp_path / "no-such-folder")
+
+
+def test_a_damaged_copy_is_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog_builder, "LARGE_BYTES", 0)
+    parent, child = tmp_path / "parent", tmp_path / "child"
+    for folder in (parent, child):
+        folder.mkdir()
+    (parent / CATALOG).write_bytes(b"no database" * 1000)
+    with pytest.raises(IndexCorrupt, match=CATALOG):
+        inherit_catalog(child, parent)

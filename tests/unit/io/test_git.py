@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from codeintel_rev.errors import InvalidArgument, SourceFailed
+from codeintel_rev.errors import BuildInProgress, InvalidArgument, SourceFailed
 from codeintel_rev.io.git import fetch_clone, ignored, revision, tracked_and_untracked, work_tree_root
+from codeintel_rev.io.leases import FileLock
 
 
 def run_git(root: Path, *arguments: str) -> str:
@@ -218,6 +219,19 @@ def test_a_clone_fetched_again_is_what_is_new_and_nothing_else(repository: Path,
     assert tracked_and_untracked(clone) == ["new.py", "notes.md"]
     assert (clone / "notes.md").read_text() == "# Notes\n"
     assert run_git(clone, "rev-list", "--count", "HEAD") == "1"
+
+
+def test_two_processes_do_not_fetch_one_clone_at_once(repository: Path, tmp_path: Path) -> None:
+    url, clone = bare(repository), tmp_path / "clone"
+    clone.mkdir()
+    holder = FileLock.take(clone, exclusive=True)
+    assert holder
+    with pytest.raises(BuildInProgress, match="clone"):
+        fetch_clone(url, clone)
+    assert list(clone.iterdir()) == []
+    holder.release()
+    fetch_clone(url, clone)
+    assert tracked_and_untracked(clone) == ["notes.md", "src/main.py"]
 
 
 def test_a_clone_runs_no_hook(repository: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from codeintel_rev.config.settings import IndexSettings
 from codeintel_rev.errors import EncoderFailed, IndexCorrupt
+from codeintel_rev.io import vector_update
 from codeintel_rev.io import vectors as store
 from codeintel_rev.io.dual_index import DualIndex
 from codeintel_rev.io.faiss_index import FaissIndex, build_index, inverted_family, read_meta
@@ -25,6 +26,7 @@ from codeintel_rev.io.vector_update import (
     NO_PRIMARY,
     VectorUpdate,
     compact_vectors,
+    compaction_due,
     linkable,
     update_vectors,
 )
@@ -365,3 +367,28 @@ def test_an_inverted_primary_loses_and_gains_vectors_too(tmp_path: Path, monkeyp
         assert found_ids[0] == ids[row]
         assert scores[0] == pytest.approx(1, abs=1e-3)
     assert not np.isin(index.search(vectors[5], 4000, nprobe=10**6)[0], ids[:400]).any()
+
+
+@pytest.mark.parametrize(
+    ("model", "due", "rebuilt"),
+    [
+        ({**MODEL, **dict.fromkeys(range(200, 205), 3)}, "", ""),
+        ({**MODEL, **dict.fromkeys(range(200, 210), 3)}, "10 new vectors beside 100", ""),
+        ({**MODEL, **dict.fromkeys(range(200, 211), 3)}, "", "11 new vectors beside 100"),
+        (dict(list(MODEL.items())[20:]), "20 of 100 vectors deleted", ""),
+        (dict(list(MODEL.items())[21:]), "", "21 of 100 vectors deleted"),
+    ],
+    ids=["5 % new", "10 % new", "11 % new", "20 % deleted", "21 % deleted"],
+)
+def test_a_large_primary_is_left_to_a_compaction(
+    tmp_path: Path, parent: Path, model: Model, due: str, rebuilt: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An update of a large repository stays short until twice as much piled up."""
+    monkeypatch.setattr(vector_update, "SMALL", 100)
+    assert write(tmp_path / "child", model, IndexSettings(), parent).rebuilt == rebuilt
+    assert compaction_due(tmp_path / "child", IndexSettings()) == due
+    check(tmp_path / "child", model)
+
+
+def test_nothing_is_due_where_there_are_no_vectors(tmp_path: Path) -> None:
+    assert compaction_due(tmp_path, ALWAYS) == ""

@@ -315,6 +315,24 @@ def test_a_truncated_index_is_told_and_the_rest_answers(tmp_path: Path) -> None:
     assert told.hits
 
 
+def test_a_flipped_bit_in_the_tokens_takes_nothing_else_away(tmp_path: Path) -> None:
+    """Generations share these files: stepping down would find the same damage in every one."""
+    place = bank(tmp_path)
+    with opened(place, with_tokens(place), WordTokens()) as shards:
+        sound = ask(shards, QUERIES[0], Options(mode="off"))
+    file = next(token_directory(place.current(REPO)).rglob("tokens.f16"))
+    file.chmod(0o644)
+    content = file.read_bytes()
+    file.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    with opened(place, with_tokens(place), WordTokens()) as shards:
+        told = ask(shards, QUERIES[0])
+        (status,) = shards.status()
+    assert [(limit.code, limit.stage) for limit in told.limits] == [("index-corrupt", "xtr")]
+    assert "tokens.f16" in told.limits[0].detail
+    assert (told.hits, told.notes) == (sound.hits, ())
+    assert (status.state, status.generation, status.tokens) == ("degraded", place.current(REPO).name, None)
+
+
 def test_tokens_of_another_model_are_never_compared(place: Place) -> None:
     """A44's kind: the error's own slug, with both models named."""
     with opened(place, with_tokens(place), WordTokens("other")) as shards:
