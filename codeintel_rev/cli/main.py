@@ -73,6 +73,8 @@ def search(
     repo: Annotated[list[str] | None, typer.Option(help="Only this repository; may be repeated.")] = None,
     path: Annotated[list[str] | None, typer.Option(help="Only paths matching this glob; `!` negates.")] = None,
     language: Annotated[list[str] | None, typer.Option(help="Only this language; may be repeated.")] = None,
+    generation: Annotated[str, typer.Option(help="Answer from this kept generation: see `indexctl ls`.")] = "",
+    as_of: Annotated[str, typer.Option(help="Answer as it was then: an ISO time, or 2h, 3d ago.")] = "",
     limit: Annotated[int, typer.Option(min=1, help="Most hits.")] = 8,
     as_json: Json = False,
     explain: Annotated[
@@ -90,7 +92,8 @@ def search(
     """Ask the index a question, or a file of questions."""
     if bool(query) == bool(queries) or bool(queries) != bool(out):
         raise typer.BadParameter("give either QUERY, or --queries FILE with --out FILE")
-    scope = {"repos": repo or (), "paths": path or (), "languages": language or ()}
+    scope: dict[str, object] = {"repos": repo or (), "paths": path or (), "languages": language or ()}
+    scope |= {"generation": generation, "as_of": as_of}
     given: dict[str, object] = {"mode": mode, "xtr_k": xtr_k, "blend": blend, "score_norm": score_norm}
     given["channels"] = channels.split(",") if channels else ()
     given["stage_weights"] = dict(one.partition("=")[::2] for one in weight or ())
