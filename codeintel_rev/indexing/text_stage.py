@@ -100,19 +100,19 @@ def _write_lexical(directory: Path) -> None:
 
 
 def write_text(
-    directory: Path, repo: str, tree: SourceTree, contents: dict[str, str], settings: ChunkingSettings, *, tell: Tell
+    directory: Path, family: str, tree: SourceTree, contents: dict[str, str], settings: ChunkingSettings, *, tell: Tell
 ) -> dict[str, int]:
     """Make the text half in `directory`, new or inherited, that of `tree`, and return how many rows there are of what.
 
-    `contents` are the digests of the tree's files; those of files that changed meanwhile are set right. `tell(files
-    done, files)` is called as it goes. Raises IdCollision, GenerationMismatch when a store does not hold every chunk,
-    InsufficientStorage, StorageFailed.
+    Chunks and their ids are made in the name of `family`. `contents` are the digests of the tree's files; those of
+    files that changed meanwhile are set right. `tell(files done, files)` is called as it goes. Raises IdCollision,
+    GenerationMismatch when a store does not hold every chunk, InsufficientStorage, StorageFailed.
     """
     with ExitStack() as opened:
         catalog = opened.enter_context(CatalogWriter(directory))
         known = catalog.digests()
         changed = _changed(tree.files, known, contents)
-        pool = opened.enter_context(_pool(repo, settings, len(changed)))
+        pool = opened.enter_context(_pool(family, settings, len(changed)))
         unchanged = contents.keys() - {entry.path for entry in changed}
         gone = catalog.forget(known.keys() - unchanged)
         index = opened.enter_context(LexicalWriter(directory / LEXICAL_DIRECTORY))
@@ -144,10 +144,10 @@ def _changed(files: Sequence[PathEntry], known: Mapping[str, str], contents: Map
     return [entry for entry in files if not contents[entry.path] or known.get(entry.path) != contents[entry.path]]
 
 
-def _pool(repo: str, settings: ChunkingSettings, files: int) -> ParsePool:
+def _pool(family: str, settings: ChunkingSettings, files: int) -> ParsePool:
     """Return a pool of no more workers than have something to do: each costs 0.3 s of CPU to start."""
     workers = min(settings.workers, -(-files // BATCH_FILES))
-    return ParsePool(repo, settings.max_tokens, workers, settings.parse_timeout_s, settings.parse_memory_mb)
+    return ParsePool(family, settings.max_tokens, workers, settings.parse_timeout_s, settings.parse_memory_mb)
 
 
 def _parsed(

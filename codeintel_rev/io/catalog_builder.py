@@ -73,6 +73,12 @@ def compact_catalog(directory: Path) -> None:
         (directory / _OLD).unlink()
 
 
+def name_chunks(directory: Path, repo: str) -> None:
+    """Make every chunk of the draft's catalogue one of `repo`. Raises InsufficientStorage, StorageFailed."""
+    with writing(directory / CATALOG, duckdb.Error), _connect(directory / CATALOG) as connection:
+        connection.execute(sql.NAME_CHUNKS, {"repo": repo})
+
+
 def fill_idmap(directory: Path) -> None:
     """Make the id map of the draft's catalogue that of `idmap.parquet`, empty where there is none.
 

@@ -31,6 +31,7 @@ FROM (
 ) numbered
 WHERE chunks.rowid = numbered.row AND numbered.old <> numbered.place
 """
+NAME_CHUNKS = "UPDATE chunks SET repo = $repo WHERE repo <> $repo"
 CLEAR_IDMAP = "DELETE FROM faiss_idmap"
 FILL_IDMAP = "INSERT INTO faiss_idmap SELECT faiss_id, chunk_id FROM source ORDER BY chunk_id"
 SELECT_COLLISION = """
