@@ -32,6 +32,7 @@ Repository = Annotated[str, typer.Argument(help="A git work tree, any folder, or
 Name = Annotated[
     str, typer.Option(help="What to call the repository; default: the folder's, or the last part of the URL.")
 ]
+Ref = Annotated[str, typer.Option(help="Index this branch, tag or commit as NAME@REF; the work tree is left alone.")]
 Watching = Annotated[bool, typer.Option("--watch", help="Then keep the index up to date with what is saved.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -43,9 +44,11 @@ def up(path: Folder = Path(), name: Name = "") -> None:
 
 
 @app.command()
-def index(source: Repository = ".", name: Name = "", as_json: Json = False, watch: Watching = False) -> None:
+def index(
+    source: Repository = ".", name: Name = "", ref: Ref = "", as_json: Json = False, watch: Watching = False
+) -> None:
     """Index a repository and publish the result."""
-    verb("building").index(source, name, as_json=as_json, watch=watch)
+    verb("building").index(source, name, ref=ref, as_json=as_json, watch=watch)
 
 
 @app.command()
