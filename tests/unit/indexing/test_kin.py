@@ -7,8 +7,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from fakes import FakeTokens
 
+from codeintel_rev.config.settings import XTRSettings
 from codeintel_rev.encoders.dense import DenseEncoder
+from codeintel_rev.indexing import token_stage
 from codeintel_rev.indexing.build import BuildSummary, build
 from codeintel_rev.io.duckdb_catalog import Catalog
 from codeintel_rev.io.generations import GenerationStore
@@ -174,3 +177,17 @@ def test_what_kin_collects_stays_with_who_went_on_from_it(place: Place) -> None:
         place.index("shop")
     store = GenerationStore(place.directory("second"))
     assert store.verify(store.published_id()) == []
+
+
+@pytest.mark.parametrize("differs", [False, True])
+def test_tokens_are_shared_too(place: Place, monkeypatch: pytest.MonkeyPatch, differs: bool) -> None:
+    encoder = FakeTokens()
+    monkeypatch.setattr(token_stage, "open_token_encoder", lambda *_: encoder)
+    settings = place.settings.model_copy(update={"xtr": XTRSettings(enable=True)})
+    build("shop", place.tree("shop"), settings, on_progress=lambda _: None)
+    encoder.read.clear()
+    if differs:
+        place.write("second", "pay.py", FOREIGN)
+    summary = build("second", place.tree("second"), settings, on_progress=lambda _: None)
+    assert summary.tokens_encoded == len(encoder.read) == int(differs)
+    assert summary.counts["tokens"] == summary.counts["chunks"] == 4
