@@ -135,7 +135,7 @@ def write_text(
             tell(next(finished), len(changed))
         index.commit()
         counts, chunk_ids = catalog.finish()
-    _check_lexical(directory, chunk_ids)
+    check_lexical(directory, chunk_ids)
     return counts
 
 
@@ -210,7 +210,7 @@ def _skipped_row(skip: SkippedFile) -> FileRow:
     return FileRow(skip.path, "", "", skip.size, skip.sha256, "", 0, 0, "skipped", skip.reason)
 
 
-def _check_lexical(directory: Path, chunk_ids: Ids) -> None:
+def check_lexical(directory: Path, chunk_ids: Ids) -> None:
     """Raise unless the lexical index holds exactly the chunks of the catalogue (law 1), which checks its own tables."""
     indexed = LexicalIndex.open(directory / LEXICAL_DIRECTORY).chunk_ids()
     if not np.array_equal(indexed, chunk_ids):

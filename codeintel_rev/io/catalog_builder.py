@@ -140,6 +140,13 @@ class CatalogWriter:
         if max(len(self._files), len(self._chunks), len(self._symbols)) >= BATCH_ROWS:
             self._flush()
 
+    def add_to_files(self, chunks: Iterable[Chunk]) -> None:
+        """Add chunks to files that are known. REQUIRES: none of them is known."""
+        self._chunks += chunks
+        self._flush()
+        with writing(self._path, duckdb.Error):
+            self._connection.execute(sql.COUNT_CHUNKS)
+
     def finish(self) -> tuple[dict[str, int], Ids]:
         """Number the chunks, check that the tables join, and return how many rows there are of what, and all chunk ids
         (n,) ascending. Raises IdCollision, GenerationMismatch."""
