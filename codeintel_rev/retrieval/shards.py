@@ -108,7 +108,7 @@ class Shards:
         budget = Budget(self._budget.channels_ms, min(deadline_ms, self._budget.total_ms), self._budget.candidates)
         opening = started + _OPENING_SHARE * budget.total_ms / 1000
         past = self._past(scope)
-        repos = scope.repos or tuple(past.generations)
+        repos = tuple(past.generations) or scope.repos
         with self.lease(repos, deadline=opening, past=past) as shards:
             left = replace(budget, total_ms=budget.total_ms - 1000 * (time.monotonic() - started))
             found = search(

@@ -66,6 +66,12 @@ def test_a_kept_generation_answers_as_it_was(history: History) -> None:
     assert codes(new) == []
 
 
+def test_only_who_keeps_the_generation_answers(history: History) -> None:
+    with history.place.opened() as shards:
+        old = asked(shards, generation=history.generations[0], repos=("later", "shop"))
+    assert old.generations == {"shop": history.generations[0]}
+
+
 def test_the_status_tells_of_the_newest_after_a_question_about_the_past(history: History) -> None:
     with history.place.opened() as shards:
         asked(shards, generation=history.generations[0])
