@@ -122,12 +122,17 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Where a query may look; an empty tuple does not restrict. `paths` are gitignore-style globs, `!` negates."""
+    """Where a query may look; what is empty does not restrict. `paths` are gitignore-style globs, `!` negates.
+
+    `generation`, an id, or `as_of`, a time, asks what was published then instead of what is now.
+    """
 
     repos: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
     languages: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
+    generation: str = ""
+    as_of: str = ""
 
     @property
     def restricts_chunks(self) -> bool:

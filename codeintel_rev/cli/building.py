@@ -11,21 +11,21 @@ from codeintel_rev.cli.watching import follow
 from codeintel_rev.config.settings import Settings, load_settings
 from codeintel_rev.errors import CodeIntelError
 from codeintel_rev.indexing.build import build
-from codeintel_rev.io.git import fetch_clone, is_url
+from codeintel_rev.io.git import commit_of, fetch_clone, is_url
 from codeintel_rev.io.registry import Source, clone_directory, repositories, repository_directory, source_of
 from codeintel_rev.observability.logs import configure_logs
 
 
-def index(source: str, name: str, *, as_json: bool, watch: bool = False) -> None:
-    """Build the index of the repository at `source`, a folder or a URL, and say what came of it.
+def index(source: str, name: str, *, ref: str = "", as_json: bool, watch: bool = False) -> None:
+    """Build the index of the repository at `source`, a folder or a URL, or of `ref` in it, and say what came of it.
 
     With `watch`, then follow the tree.
     """
     settings = load_settings()
     check_data_dir(settings.paths.data_dir)
-    repo = name or default_name(source)
+    repo = (name or default_name(source)) + (f"@{ref}" if ref else "")
     configure_logs(settings.observability)
-    root = _fetched(source, repo, settings) if is_url(source) else repository_root(Path(source))
+    root = _root(source, repo, ref, settings)
     try:
         _build(repo, root, settings, as_json=as_json)
     except CodeIntelError as error:
@@ -44,9 +44,17 @@ def update(repo: str, *, as_json: bool) -> None:
     _build(repo, root, settings, as_json=as_json)
 
 
-def _fetched(url: str, repo: str, settings: Settings) -> Path:
+def _root(source: str, repo: str, ref: str, settings: Settings) -> Path:
+    """Return the folder to index: a clone where `source` is a URL or a ref of it is asked for."""
+    if is_url(source):
+        return _fetched(source, repo, ref or "HEAD", settings)
+    root = repository_root(Path(source))
+    return _fetched(root.as_uri(), repo, commit_of(root, ref), settings) if ref else root
+
+
+def _fetched(url: str, repo: str, ref: str, settings: Settings) -> Path:
     root = clone_directory(settings.paths.data_dir, repo)
-    fetch_clone(url, root)
+    fetch_clone(url, root, ref)
     return root
 
 

@@ -1,11 +1,13 @@
-"""`indexctl ls, verify, gc, rollback, compact`: what lies on disk, without a server."""
+"""`indexctl ls, verify, gc, rollback, compact, add-incremental`: what lies on disk, without a server."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
 from codeintel_rev.cli import render
 from codeintel_rev.config.settings import Settings, load_settings
+from codeintel_rev.indexing.chunk_import import import_chunks
 from codeintel_rev.indexing.compaction import compact as publish
 from codeintel_rev.io.generations import GenerationStore
 from codeintel_rev.io.manifest import Manifest
@@ -49,6 +51,11 @@ def rollback(repo: str, generation: str, *, as_json: bool) -> None:
 def compact(repo: str, *, as_json: bool) -> None:
     """Publish the compacted generation and say what came of it."""
     _say(asdict(publish(repo, load_settings())), as_json=as_json)
+
+
+def add_incremental(repo: str, chunks: Path, *, as_json: bool) -> None:
+    """Import chunks made elsewhere and say what came of them."""
+    _say(asdict(import_chunks(repo, chunks, load_settings())), as_json=as_json)
 
 
 def _store(settings: Settings, repo: str) -> GenerationStore:

@@ -46,6 +46,16 @@ def compact(repo: Repo, as_json: Json = False) -> None:
 
 
 @app.command()
+def add_incremental(
+    repo: Repo,
+    chunks: Annotated[Path, typer.Argument(help="A Parquet file with the columns of the table `chunks`.")],
+    as_json: Json = False,
+) -> None:
+    """Publish the current generation with chunks that were made elsewhere; `update` then makes their vectors."""
+    verb("generations").add_incremental(repo, chunks, as_json=as_json)
+
+
+@app.command()
 def status(as_json: Json = False) -> None:
     """Tell what is indexed, how completely, and what is being built: `codeintel status`."""
     verb("inspect").status(as_json=as_json)

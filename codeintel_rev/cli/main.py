@@ -32,6 +32,7 @@ Repository = Annotated[str, typer.Argument(help="A git work tree, any folder, or
 Name = Annotated[
     str, typer.Option(help="What to call the repository; default: the folder's, or the last part of the URL.")
 ]
+Ref = Annotated[str, typer.Option(help="Index this branch, tag or commit as NAME@REF; the work tree is left alone.")]
 Watching = Annotated[bool, typer.Option("--watch", help="Then keep the index up to date with what is saved.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -43,9 +44,11 @@ def up(path: Folder = Path(), name: Name = "") -> None:
 
 
 @app.command()
-def index(source: Repository = ".", name: Name = "", as_json: Json = False, watch: Watching = False) -> None:
+def index(
+    source: Repository = ".", name: Name = "", ref: Ref = "", as_json: Json = False, watch: Watching = False
+) -> None:
     """Index a repository and publish the result."""
-    verb("building").index(source, name, as_json=as_json, watch=watch)
+    verb("building").index(source, name, ref=ref, as_json=as_json, watch=watch)
 
 
 @app.command()
@@ -73,6 +76,8 @@ def search(
     repo: Annotated[list[str] | None, typer.Option(help="Only this repository; may be repeated.")] = None,
     path: Annotated[list[str] | None, typer.Option(help="Only paths matching this glob; `!` negates.")] = None,
     language: Annotated[list[str] | None, typer.Option(help="Only this language; may be repeated.")] = None,
+    generation: Annotated[str, typer.Option(help="Answer from this kept generation: see `indexctl ls`.")] = "",
+    as_of: Annotated[str, typer.Option(help="Answer as it was then: an ISO time, or 2h, 3d ago.")] = "",
     limit: Annotated[int, typer.Option(min=1, help="Most hits.")] = 8,
     as_json: Json = False,
     explain: Annotated[
@@ -90,7 +95,8 @@ def search(
     """Ask the index a question, or a file of questions."""
     if bool(query) == bool(queries) or bool(queries) != bool(out):
         raise typer.BadParameter("give either QUERY, or --queries FILE with --out FILE")
-    scope = {"repos": repo or (), "paths": path or (), "languages": language or ()}
+    scope: dict[str, object] = {"repos": repo or (), "paths": path or (), "languages": language or ()}
+    scope |= {"generation": generation, "as_of": as_of}
     given: dict[str, object] = {"mode": mode, "xtr_k": xtr_k, "blend": blend, "score_norm": score_norm}
     given["channels"] = channels.split(",") if channels else ()
     given["stage_weights"] = dict(one.partition("=")[::2] for one in weight or ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +18,11 @@ from codeintel_rev.errors import CodeIntelError, InvalidArgument, NotFound
 from codeintel_rev.mcp_server.envelope import envelope
 from codeintel_rev.mcp_server.requests import ProSearchRequest, faults
 from codeintel_rev.observability.tracing import trace_id
-from codeintel_rev.retrieval.options import Options
 from codeintel_rev.retrieval.searcher import NONE
-from codeintel_rev.types import Scope, SearchResult
+from codeintel_rev.types import SearchResult
 
-Filters = Mapping[str, Sequence[str]]
-Knobs = Mapping[str, object]
-"""Arguments of `semantic_search_pro` by name."""
+Asked = Mapping[str, object]
+"""Arguments of `semantic_search_pro` by name: filters and knobs."""
 
 
 class Limited(CodeIntelError):
@@ -33,25 +31,25 @@ class Limited(CodeIntelError):
 
 def one(
     query: str,
-    filters: Filters,
+    filters: Asked,
     limit: int,
-    knobs: Knobs,
+    knobs: Asked,
     *,
     as_json: bool,
     explain: bool,
     open_index: Open = open_index,
 ) -> None:
     """Print the answer to one query."""
-    options, settings = _options(knobs), load_settings()
+    request, settings = _request({**filters, **knobs}), load_settings()
     searcher = open_index(settings).searcher
     try:
         result = searcher.search(
             query,
-            _scope(filters),
+            request.scope(),
             limit,
             deadline_ms=settings.retrieval.request_deadline_ms,
             explained=range(limit) if explain else NONE,
-            options=options,
+            options=request.options(),
         )
     finally:
         searcher.close()
@@ -62,28 +60,26 @@ def one(
         render.print_hits(answer, explain=explain)
 
 
-def batch(
-    queries: Path, out: Path, filters: Filters, limit: int, knobs: Knobs, *, open_index: Open = open_index
-) -> None:
+def batch(queries: Path, out: Path, filters: Asked, limit: int, knobs: Asked, *, open_index: Open = open_index) -> None:
     """Write one line {qid, hits, ms} for each line {qid, query, repo} of `queries`, in the same order.
 
     Raises Limited, after the last line is written, when any answer was limited.
     """
-    options, settings = _options(knobs), load_settings()
+    request, settings = _request({**filters, **knobs}), load_settings()
     asked = list(questions(queries))
     limited: list[str] = []
     searcher = open_index(settings).searcher
     try:
         with out.open("w", encoding="utf-8") as file:
             for question in asked:
-                scope = replace(_scope(filters), repos=(question["repo"],) if question.get("repo") else ())
+                scope = replace(request.scope(), repos=(question["repo"],) if question.get("repo") else ())
                 started = time.perf_counter()
                 result = searcher.search(
                     question["query"],
                     scope,
                     limit,
                     deadline_ms=settings.retrieval.request_deadline_ms,
-                    options=options,
+                    options=request.options(),
                 )
                 ms = (time.perf_counter() - started) * 1000
                 file.write(json.dumps(_line(question["qid"], result, ms)) + "\n")
@@ -95,16 +91,12 @@ def batch(
         raise Limited(f"{len(limited)} limits met in {len(asked)} queries: {codes}.", "See `codeintel status`.")
 
 
-def _options(knobs: Knobs) -> Options:
+def _request(asked: Asked) -> ProSearchRequest:
     """Return what `semantic_search_pro` makes of the same arguments. Raises InvalidArgument naming the wrong one."""
     try:
-        return ProSearchRequest.model_validate({"query": "", **knobs}).options()
+        return ProSearchRequest.model_validate({"query": "", **asked})
     except ValidationError as error:
         raise InvalidArgument(faults(error.errors()), "See `codeintel search --help`.") from error
-
-
-def _scope(filters: Filters) -> Scope:
-    return Scope(**{name: tuple(values) for name, values in filters.items()})
 
 
 def questions(queries: Path) -> Iterator[dict[str, str]]:

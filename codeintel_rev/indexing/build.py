@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -21,6 +21,7 @@ import structlog
 from codeintel_rev.config.settings import EmbeddingSettings, Settings
 from codeintel_rev.encoders.dense import DenseEncoder, open_encoder
 from codeintel_rev.errors import IndexCorrupt, InvalidArgument, NotFound
+from codeintel_rev.indexing.kin import open_kin
 from codeintel_rev.indexing.progress import Report, Stopwatch
 from codeintel_rev.indexing.source import SourceTree, contents_of, scan
 from codeintel_rev.indexing.text_stage import (
@@ -33,13 +34,14 @@ from codeintel_rev.indexing.text_stage import (
 )
 from codeintel_rev.indexing.token_stage import COUNTS, Carried, carry, held_by, linked, publish_tokens
 from codeintel_rev.indexing.vector_stage import CHECKPOINT, Vectors, vectors_of
-from codeintel_rev.io.catalog_builder import fill_idmap
+from codeintel_rev.io.catalog_builder import fill_idmap, name_chunks
 from codeintel_rev.io.disk_space import check_space
 from codeintel_rev.io.drafts import Draft
 from codeintel_rev.io.duckdb_catalog import Catalog
 from codeintel_rev.io.durable import DISK
 from codeintel_rev.io.generations import GenerationStore
 from codeintel_rev.io.integrity import Digests
+from codeintel_rev.io.leases import Generation
 from codeintel_rev.io.manifest import Manifest, Stage
 from codeintel_rev.io.progress import clear_progress, write_progress
 from codeintel_rev.io.registry import Source, register, repository_directory, source_of
@@ -106,12 +108,15 @@ def build(
         _check_same_tree(directory, Source(repo, tree.root))
         register(settings.paths.data_dir, Source(repo, tree.root))
         before = store.current_id()
-        job = _Job(store, tree, settings, Stopwatch(report), opening)
-        try:
+        with ExitStack() as held:
+            kin = None if before else open_kin(settings.paths.data_dir, Source(repo, tree.root))
+            if kin:
+                held.enter_context(kin)
+                log.info("going on from kin", repo=repo, kin=kin.manifest.repo, generation=kin.manifest.generation)
+            job = _Job(store, tree, settings, Stopwatch(report), opening, kin=kin)
+            held.callback(clear_progress, directory)
+            held.callback(job.abandon)
             manifest = job.run()
-        finally:
-            job.abandon()
-            clear_progress(directory)
         store.gc(settings.index.keep_generations)
         with closing(Catalog.open(store.path_of(manifest.generation), settings.duckdb)) as catalog:
             left_out = catalog.reasons()
@@ -145,13 +150,21 @@ class _Job:
     """One build of one shard, under its lock."""
 
     def __init__(
-        self, store: GenerationStore, tree: SourceTree, settings: Settings, watch: Stopwatch, opening: OpenEncoder
+        self,
+        store: GenerationStore,
+        tree: SourceTree,
+        settings: Settings,
+        watch: Stopwatch,
+        opening: OpenEncoder,
+        *,
+        kin: Generation | None,
     ) -> None:
         self._store = store
         self._tree = tree
         self._settings = settings
         self._watch = watch
         self._opening = opening
+        self._kin = kin
         self._draft: Draft | None = None
         self._text_counts: dict[str, int] = {}
         self._changed: frozenset[str] = frozenset()
@@ -174,7 +187,8 @@ class _Job:
         current = self._current()
         if current and (current.inputs, current.stage, current.model) == (inputs, "complete", _model(encoder)):
             return self._at_revision(current)
-        draft, inputs = self._text(current, contents, inputs)
+        origin = current or (self._kin.manifest if self._kin else None)
+        draft, inputs = self._text(origin, contents, inputs)
         if encoder is None:
             return self._publish(draft, inputs, None, None)
         with closing(VectorCache.open(self._settings.paths.data_dir / CACHE, encoder.fingerprint)) as cache:
@@ -185,8 +199,10 @@ class _Job:
         if self._draft:
             self._store.abandon(self._draft)
 
-    def _begin(self, parent: str | None, link: tuple[str, ...] = ()) -> Draft:
-        self._draft = self._store.begin(parent, link)
+    def _begin(self, link: tuple[str, ...] = ()) -> Draft:
+        """Return a draft that goes on from the current generation, the kin where there is none, or nothing."""
+        current = self._store.current_id()
+        self._draft = self._store.begin(current, link, kin=None if current else self._kin)
         return self._draft
 
     def _current(self) -> Manifest | None:
@@ -197,7 +213,7 @@ class _Job:
         """Return `current`, or all of its files published again when nothing but the commit they belong to changed."""
         if current.revision == self._tree.revision:
             return current
-        draft = self._begin(current.generation, tuple(current.files))
+        draft = self._begin(tuple(current.files))
         manifest = self._store.publish_like(draft, replace(current, revision=self._tree.revision))
         self._draft = None
         return manifest
@@ -211,65 +227,79 @@ class _Job:
     def _inputs(self, contents: Mapping[str, str]) -> str:
         return inputs_of(self._tree, self._settings.chunking, contents)
 
-    def _text(self, current: Manifest | None, contents: dict[str, str], inputs: str) -> tuple[Draft, str]:
-        """Return a draft with the text half, the current generation's as far as it is the same, and its inputs."""
-        if current and current.inputs == inputs:
+    def _text(self, origin: Manifest | None, contents: dict[str, str], inputs: str) -> tuple[Draft, str]:
+        """Return a draft with the text half, that of `origin` as far as it is the same, and its inputs.
+
+        `origin` is the manifest of what the draft goes on from.
+        """
+        if origin and origin.inputs == inputs:
             others = ("vectors", *COUNTS)
-            self._text_counts = {name: count for name, count in current.counts.items() if name not in others}
-            self._tokens = Carried.by(current) if self._settings.xtr.on else Carried()
-            return self._follow(current, self._tokens.files), inputs
-        held = held_by(self._store.path_of(current.generation)) if current and self._settings.xtr.on else None
-        tokens = linked(current) if current and held else ()
-        if current and same_rules(current.inputs, inputs):
-            draft = self._follow(current, tokens)
-        else:
-            draft = self._begin(current.generation if current else None, tokens)
-        tell = partial(self._watch.tell, "parse")
+            self._text_counts = {name: count for name, count in origin.counts.items() if name not in others}
+            self._tokens = Carried.by(origin) if self._settings.xtr.on else Carried()
+            return self._follow(self._tokens.files), inputs
+        held = held_by(self._path_of(origin)) if origin and self._settings.xtr.on else None
+        tokens = linked(origin) if origin and held else ()
+        draft = self._follow(tokens) if origin and same_rules(origin.inputs, inputs) else self._begin(tokens)
         self._text_counts, self._changed = write_text(
-            draft.path, self._store.repo, self._tree, contents, self._settings.chunking, tell=tell
+            draft.path,
+            origin.kindred if origin else self._store.repo,
+            self._tree,
+            contents,
+            self._settings.chunking,
+            tell=partial(self._watch.tell, "parse"),
         )
-        if current and held:
-            self._tokens = carry(draft, current, held)
+        if origin and origin.kindred != self._store.repo:
+            name_chunks(draft.path, self._store.repo)
+        if origin and held:
+            self._tokens = carry(draft, origin, held)
         return draft, self._inputs(contents)
 
-    def _follow(self, parent: Manifest, tokens: tuple[str, ...]) -> Draft:
-        """Return a draft with the text half of `parent`, and `tokens`, names of its files, linked."""
-        draft = self._begin(parent.generation, (LEXICAL_DIRECTORY, *tokens))
-        inherit_text(draft.path, draft.parent_path)
+    def _path_of(self, origin: Manifest) -> Path:
+        kin = self._kin
+        return kin.path if kin and kin.manifest is origin else self._store.path_of(origin.generation)
+
+    def _follow(self, tokens: tuple[str, ...]) -> Draft:
+        """Return a draft with the text half of what it goes on from, and `tokens`, names of its files, linked."""
+        draft = self._begin((LEXICAL_DIRECTORY, *tokens))
+        inherit_text(draft.path, draft.origin)
+        if draft.kin:
+            name_chunks(draft.path, self._store.repo)
         return draft
 
     def _with_vectors(self, draft: Draft, inputs: str, encoder: DenseEncoder, cache: VectorCache) -> Manifest:
         """Publish the draft with the vectors at hand, then the rest as they are encoded."""
-        vectors = vectors_of(draft.path, encoder.fingerprint.dim, self._kin(draft, inputs, encoder), self._changed)
+        kept = self._kept_vectors(draft, inputs, encoder)
+        vectors = vectors_of(draft.path, encoder.fingerprint.dim, kept, self._changed)
         vectors.recall(cache)
         # A few changed files are encoded in the time it takes to publish twice; a first index is not kept waiting.
-        waits = draft.parent is not None and vectors.missing <= CHECKPOINT
+        waits = draft.has_origin and vectors.missing <= CHECKPOINT
         manifest = None if waits else self._publish(draft, inputs, vectors, encoder.fingerprint)
         published = time.monotonic()
         for made in vectors.encode(encoder, cache, partial(self._watch.tell, "encode")):
             self.encoded += made
             if vectors.missing and time.monotonic() - published < self._settings.index.publish_every_s:
                 continue
-            follower = draft if manifest is None else self._follow(manifest, self._tokens.files)
+            follower = draft if manifest is None else self._follow(self._tokens.files)
             manifest = self._publish(follower, inputs, vectors, encoder.fingerprint)
             published = time.monotonic()
         return manifest or self._publish(draft, inputs, vectors, encoder.fingerprint)
 
-    def _kin(self, draft: Draft, inputs: str, encoder: DenseEncoder) -> Path | None:
-        """Return the parent when its vectors are what this build would make of the same files."""
-        parent = self._store.manifest(draft.parent) if draft.parent else None
-        if parent is None or not same_rules(parent.inputs, inputs):
+    def _kept_vectors(self, draft: Draft, inputs: str, encoder: DenseEncoder) -> Path | None:
+        """Return what the draft goes on from when its vectors are what this build would make of the same files."""
+        origin = self._store.origin_of(draft)
+        if origin is None or not same_rules(origin.inputs, inputs):
             return None
-        return draft.parent_path if parent.model == encoder.fingerprint and parent.counts["vectors"] else None
+        return draft.origin if origin.model == encoder.fingerprint and origin.counts["vectors"] else None
 
     def _publish(self, draft: Draft, inputs: str, vectors: Vectors | None, model: ModelFingerprint | None) -> Manifest:
         count = vectors.count if vectors else 0
         self._watch.tell("publish", 0, 1)
         if vectors and count:
-            self._store.link(draft, linkable(draft.parent_path) if draft.parent else ())
+            self._store.link(draft, linkable(draft.origin) if draft.has_origin else ())
             update = vectors.write(draft.path, self._settings.index)
             log.info("vectors written", repo=self._store.repo, generation=draft.generation, **asdict(update))
-        if count or (draft.parent and self._store.manifest(draft.parent).counts["vectors"]):
+        origin = self._store.origin_of(draft)
+        if count or (origin and origin.counts["vectors"]):
             fill_idmap(draft.path)
         manifest = self._store.publish(
             draft,

@@ -63,9 +63,9 @@ def publish_compacted(store: GenerationStore, current: Manifest) -> Manifest:
     held = held_by(store.path_of(current.generation))
     tokens = Carried.by(current)
     with store.drafting(current.generation, linked(current) if held else tokens.files) as draft:
-        compact_text(draft.path, draft.parent_path)
+        compact_text(draft.path, draft.origin)
         if current.model and current.counts["vectors"]:
-            compact_vectors(draft.path, draft.parent_path, current.model.dim)
+            compact_vectors(draft.path, draft.origin, current.model.dim)
             fill_idmap(draft.path)
         if held:
             tokens = compact_tokens(draft, current, held)

@@ -12,7 +12,8 @@ _MASK = (1 << 63) - 1
 def mint(repo: str, path: str, text: str, ordinal: int) -> int:
     """Return the positive 63-bit id of a chunk; `ordinal` counts equal texts within (repo, path) in file order.
 
-    Lines are no part of it, so that it stays when code above is added or removed.
+    `repo` is the one that the family is named after (`Manifest.family`). Lines are no part of it, so that it stays when
+    code above is added or removed.
     """
     digest = blake2b(digest_size=8)
     for field in (repo, path, text, str(ordinal)):

@@ -102,20 +102,20 @@ def _write_lexical(directory: Path) -> None:
 
 
 def write_text(
-    directory: Path, repo: str, tree: SourceTree, contents: dict[str, str], settings: ChunkingSettings, *, tell: Tell
+    directory: Path, family: str, tree: SourceTree, contents: dict[str, str], settings: ChunkingSettings, *, tell: Tell
 ) -> tuple[dict[str, int], frozenset[str]]:
     """Make the text half in `directory`, new or inherited, that of `tree`; return how many rows there are of what, and
     the paths of the files that were read for it, all others being as they were inherited.
 
-    `contents` are the digests of the tree's files; those of files that changed meanwhile are set right. `tell(files
-    done, files)` is called as it goes. Raises IdCollision, GenerationMismatch when a store does not hold every chunk,
-    InsufficientStorage, StorageFailed.
+    Chunks and their ids are made in the name of `family`. `contents` are the digests of the tree's files; those of
+    files that changed meanwhile are set right. `tell(files done, files)` is called as it goes. Raises IdCollision,
+    GenerationMismatch when a store does not hold every chunk, InsufficientStorage, StorageFailed.
     """
     with ExitStack() as opened:
         catalog = opened.enter_context(CatalogWriter(directory))
         known = catalog.digests()
         changed = _changed(tree.files, known, contents)
-        pool = opened.enter_context(_pool(repo, settings, len(changed)))
+        pool = opened.enter_context(_pool(family, settings, len(changed)))
         unchanged = contents.keys() - {entry.path for entry in changed}
         gone = catalog.forget(known.keys() - unchanged)
         index = opened.enter_context(LexicalWriter(directory / LEXICAL_DIRECTORY))
@@ -138,7 +138,7 @@ def write_text(
             tell(next(finished), len(changed))
         index.commit()
         counts, chunk_ids = catalog.finish()
-    _check_lexical(directory, chunk_ids)
+    check_lexical(directory, chunk_ids)
     return counts, frozenset(entry.path for entry in changed)
 
 
@@ -147,10 +147,10 @@ def _changed(files: Sequence[PathEntry], known: Mapping[str, str], contents: Map
     return [entry for entry in files if not contents[entry.path] or known.get(entry.path) != contents[entry.path]]
 
 
-def _pool(repo: str, settings: ChunkingSettings, files: int) -> ParsePool:
+def _pool(family: str, settings: ChunkingSettings, files: int) -> ParsePool:
     """Return a pool of no more workers than have something to do: each costs 0.3 s of CPU to start."""
     workers = min(settings.workers, -(-files // BATCH_FILES))
-    return ParsePool(repo, settings.max_tokens, workers, settings.parse_timeout_s, settings.parse_memory_mb)
+    return ParsePool(family, settings.max_tokens, workers, settings.parse_timeout_s, settings.parse_memory_mb)
 
 
 def _parsed(
@@ -213,7 +213,7 @@ def _skipped_row(skip: SkippedFile) -> FileRow:
     return FileRow(skip.path, "", "", skip.size, skip.sha256, "", 0, 0, "skipped", skip.reason)
 
 
-def _check_lexical(directory: Path, chunk_ids: Ids) -> None:
+def check_lexical(directory: Path, chunk_ids: Ids) -> None:
     """Raise unless the lexical index holds exactly the chunks of the catalogue (law 1), which checks its own tables."""
     indexed = LexicalIndex.open(directory / LEXICAL_DIRECTORY).chunk_ids()
     if not np.array_equal(indexed, chunk_ids):

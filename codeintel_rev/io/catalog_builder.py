@@ -75,6 +75,12 @@ def compact_catalog(directory: Path) -> None:
         (directory / _OLD).unlink()
 
 
+def name_chunks(directory: Path, repo: str) -> None:
+    """Make every chunk of the draft's catalogue one of `repo`. Raises InsufficientStorage, StorageFailed."""
+    with writing(directory / CATALOG, duckdb.Error), _connect(directory / CATALOG) as connection:
+        connection.execute(sql.NAME_CHUNKS, {"repo": repo})
+
+
 def fill_idmap(directory: Path) -> None:
     """Make the id map of the draft's catalogue that of `idmap.parquet`, empty where there is none.
 
@@ -135,6 +141,13 @@ class CatalogWriter:
         self._symbols += symbols
         if max(len(self._files), len(self._chunks), len(self._symbols)) >= BATCH_ROWS:
             self._flush()
+
+    def add_to_files(self, chunks: Iterable[Chunk]) -> None:
+        """Add chunks to files that are known. REQUIRES: none of them is known."""
+        self._chunks += chunks
+        self._flush()
+        with writing(self._path, duckdb.Error):
+            self._connection.execute(sql.COUNT_CHUNKS)
 
     def finish(self) -> tuple[dict[str, int], Ids]:
         """Number the chunks, check that the tables join, and return how many rows there are of what, and all chunk ids

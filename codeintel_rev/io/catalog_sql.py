@@ -16,6 +16,11 @@ FROM chunks LEFT JOIN faiss_idmap USING (chunk_id)
 INSERT_CHUNKS = "INSERT INTO chunks SELECT *, 0 FROM source"
 INSERT_SYMBOLS = "INSERT INTO symbols FROM source"
 INSERT_FILES = "INSERT INTO files FROM source"
+COUNT_CHUNKS = """
+UPDATE files SET chunks = counted.chunks
+FROM (SELECT path, count(*)::INTEGER AS chunks FROM chunks GROUP BY path) counted
+WHERE files.path = counted.path AND files.chunks <> counted.chunks
+"""
 DELETE_CHUNKS = "DELETE FROM chunks WHERE path IN (FROM gone) RETURNING chunk_id"
 DELETE_SYMBOLS = "DELETE FROM symbols WHERE path IN (FROM gone)"
 DELETE_FILES = "DELETE FROM files WHERE path IN (FROM gone)"
@@ -31,6 +36,7 @@ FROM (
 ) numbered
 WHERE chunks.rowid = numbered.row AND numbered.old <> numbered.place
 """
+NAME_CHUNKS = "UPDATE chunks SET repo = $repo WHERE repo <> $repo"
 CLEAR_IDMAP = "DELETE FROM faiss_idmap"
 FILL_IDMAP = "INSERT INTO faiss_idmap SELECT faiss_id, chunk_id FROM source ORDER BY chunk_id"
 SELECT_COLLISION = """

@@ -1,4 +1,4 @@
-"""A generation being written: files are linked from its parent, then all is sealed, durable and read-only."""
+"""A generation being written: files are linked from what it goes on from, then all is sealed, durable and read-only."""
 
 from __future__ import annotations
 
@@ -10,32 +10,39 @@ from pathlib import Path
 from codeintel_rev.errors import IndexCorrupt, InvalidArgument
 from codeintel_rev.io.durable import Digest, Storage
 from codeintel_rev.io.integrity import Digests, content, folders
+from codeintel_rev.io.leases import Generation
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
     """Put new files under `path`, then publish or abandon it.
 
-    Linked files are the parent's own: replace them by rename if need be, never write into them.
+    It goes on from `parent`, or, the first of its shard, from `kin`, another shard's. Linked files are that one's own:
+    replace them by rename if need be, never write into them.
     """
 
     generation: str
     parent: str | None
     path: Path
+    kin: Generation | None = None
 
     @property
-    def parent_path(self) -> Path:
-        """The directory of `parent`, beside this one. REQUIRES: there is a parent."""
-        return self.path.with_name(self.parent or "")
+    def has_origin(self) -> bool:
+        return bool(self.parent or self.kin)
+
+    @property
+    def origin(self) -> Path:
+        """The directory of what it goes on from. REQUIRES: it goes on from something."""
+        return self.kin.path if self.kin else self.path.with_name(self.parent or "")
 
 
 def link_files(draft: Draft, published: Mapping[str, Digest], names: Iterable[str], storage: Storage) -> None:
-    """Share with `draft` the files its parent `published` that are one of `names` or lie below one.
+    """Share with `draft` the files its origin `published` that are one of `names` or lie below one.
 
     Raises InvalidArgument for a name of no file, IndexCorrupt when a copy is not what was published.
     """
     for path in _selected(published, names):
-        source, target = draft.parent_path / path, draft.path / path
+        source, target = draft.origin / path, draft.path / path
         storage.link(source, target)
         if not target.samefile(source) and storage.digest(target) != published[path]:
             raise _rotten(path, draft)
@@ -44,7 +51,7 @@ def link_files(draft: Draft, published: Mapping[str, Digest], names: Iterable[st
 def seal(draft: Draft, published: Mapping[str, Digest], storage: Storage, digests: Digests) -> dict[str, Digest]:
     """Make everything in `draft` read-only and durable and return its digests by path.
 
-    A linked file must have the digest its parent `published`: hashing it anew would bless a bit that rotted since.
+    A linked file must have the digest its origin `published`: hashing it anew would bless a bit that rotted since.
     Raises IndexCorrupt when it has not, InvalidArgument for anything but regular files and folders.
     """
     linked = _by_inode(draft, published)
@@ -66,7 +73,7 @@ def _by_inode(draft: Draft, published: Mapping[str, Digest]) -> dict[int, Digest
     """Return inode → published digest: a link is known by its inode, under whatever name."""
     if not published:
         return {}
-    return {status.st_ino: published[path] for path, status in content(draft.parent_path).items() if path in published}
+    return {status.st_ino: published[path] for path, status in content(draft.origin).items() if path in published}
 
 
 def _selected(published: Mapping[str, Digest], names: Iterable[str]) -> list[str]:
@@ -81,5 +88,5 @@ def _selected(published: Mapping[str, Digest], names: Iterable[str]) -> list[str
 
 def _rotten(path: str, draft: Draft) -> IndexCorrupt:
     return IndexCorrupt(
-        f"{path}, linked from generation {draft.parent}, is not what it published.", "Rebuild the index."
+        f"{path}, linked from generation {draft.origin.name}, is not what it published.", "Rebuild the index."
     )

@@ -25,7 +25,7 @@ from codeintel_rev.io.durable import DISK, Digest, Storage
 from codeintel_rev.io.failpoints import reach
 from codeintel_rev.io.generation_reader import GenerationReader, not_served
 from codeintel_rev.io.integrity import Digests
-from codeintel_rev.io.leases import FileLock
+from codeintel_rev.io.leases import FileLock, Generation
 from codeintel_rev.io.manifest import MANIFEST, SCHEMA, Manifest, Stage, dump_manifest
 from codeintel_rev.types import Limit, ModelFingerprint, Revision
 
@@ -49,14 +49,15 @@ class GenerationStore(GenerationReader):
                 raise self._lock.in_progress()
             yield self._repair()
 
-    def begin(self, parent: str | None, link: Iterable[str] = ()) -> Draft:
-        """Return a new draft that follows `parent`, which must be CURRENT.
+    def begin(self, parent: str | None, link: Iterable[str] = (), *, kin: Generation | None = None) -> Draft:
+        """Return a new draft that follows `parent`, which must be CURRENT, or, where nothing is published, `kin`: a
+        generation of another shard, held until the draft is published.
 
-        `link` names files and folders of the parent that the draft shares unchanged. Raises StaleBuild,
-        InvalidArgument for a name the parent does not have, IndexCorrupt, InsufficientStorage, StorageFailed.
+        `link` names files and folders of either that the draft shares unchanged. Raises StaleBuild,
+        InvalidArgument for a name it does not have, IndexCorrupt, InsufficientStorage, StorageFailed.
         """
         identity = self._next_identity()
-        draft = Draft(identity, parent, self.path_of(identity))
+        draft = Draft(identity, parent, self.path_of(identity), kin)
         with self._abandoned_on_failure(draft):
             self._require_parent(draft)
             self._storage.make_directory(draft.path)
@@ -64,8 +65,14 @@ class GenerationStore(GenerationReader):
         return draft
 
     def link(self, draft: Draft, names: Iterable[str]) -> None:
-        """Share with `draft` files and folders of its parent, unchanged; raises as `begin` for them."""
-        link_files(draft, self._published(draft.parent), names, self._storage)
+        """Share with `draft` files and folders of its origin, unchanged; raises as `begin` for them."""
+        link_files(draft, self._published(draft), names, self._storage)
+
+    def origin_of(self, draft: Draft) -> Manifest | None:
+        """Return the manifest of what `draft` goes on from, None when from nothing. Raises as `manifest`."""
+        if draft.kin:
+            return draft.kin.manifest
+        return self.manifest(draft.parent) if draft.parent else None
 
     def publish(
         self,
@@ -107,6 +114,7 @@ class GenerationStore(GenerationReader):
                     libraries=dict(libraries),
                     files=self._seal(draft),
                     token_model=token_model,
+                    family=self._family(draft),
                 )
                 self._write_manifest(draft, manifest)
                 self._require_parent(draft)
@@ -202,12 +210,17 @@ class GenerationStore(GenerationReader):
     def _seal(self, draft: Draft) -> dict[str, Digest]:
         if not draft.path.is_dir():
             raise StaleBuild(f"another build removed the draft {draft.generation}.", "Build again.")
-        files = seal(draft, self._published(draft.parent), self._storage, self._digests)
+        files = seal(draft, self._published(draft), self._storage, self._digests)
         reach("publish.after_fsync")
         return files
 
-    def _published(self, identity: str | None) -> Mapping[str, Digest]:
-        return self.manifest(identity).files if identity else {}
+    def _published(self, draft: Draft) -> Mapping[str, Digest]:
+        origin = self.origin_of(draft)
+        return origin.files if origin else {}
+
+    def _family(self, draft: Draft) -> str:
+        origin = self.origin_of(draft)
+        return origin.kindred if origin and origin.kindred != self.repo else ""
 
     def _write_manifest(self, draft: Draft, manifest: Manifest) -> None:
         self._storage.write(draft.path / MANIFEST, dump_manifest(manifest))

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from codeintel_rev.errors import BuildInProgress, InvalidArgument, SourceFailed
+from codeintel_rev.errors import BuildInProgress, InvalidArgument, NotFound, SourceFailed
 from codeintel_rev.io.leases import FileLock
 from codeintel_rev.types import Revision
 
@@ -23,6 +23,7 @@ TIMEOUT_S = 120.0
 FETCH_TIMEOUT_S = 1800.0
 
 _URL = re.compile(r"(https|ssh|file)://[^\s\x00-\x1f]+")
+_REF = re.compile(r"[^-+@:~^?*\[\\\s\x00-\x1f][^:~^?*\[\\\s\x00-\x1f]*")
 _PASSWORD = re.compile(r"[a-z]+://[^/@]*:[^/@]*@")
 
 _INERT = (
@@ -66,19 +67,46 @@ def work_tree_root(path: Path) -> Path | None:
     return None if ignored else root
 
 
+def place_in_history(root: Path) -> bytes:
+    """Return what all work trees of one repository have in common, and where `root` lies in them: equal for folders of
+    the same history. Empty outside of a work tree, and where git cannot tell."""
+    if shutil.which("git") is None:
+        return b""
+    asked = _git(root, ["rev-parse", "--path-format=absolute", "--git-common-dir", "--show-prefix"])
+    return b"" if asked.returncode else asked.stdout
+
+
 def is_url(text: str) -> bool:
     """Return whether `text` is meant as the URL of a repository and not as a folder."""
     return "://" in text
 
 
-def fetch_clone(url: str, clone: Path) -> None:
-    """Make folder `clone` a work tree of the newest commit that HEAD at `url` names, and nothing else.
+def commit_of(root: Path, ref: str) -> str:
+    """Return the commit that `ref`, a branch, tag or commit, names in the repository at `root`.
+
+    Raises InvalidArgument for what can be no ref, NotFound for one that is not there.
+    """
+    _check_ref(ref)
+    asked = _git(root, ["rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}"])
+    if asked.returncode:
+        raise NotFound(f"{root.name} has no branch, tag or commit {ref!a}.", "Fetch it, or see `git branch --all`.")
+    return asked.stdout.decode("ascii").strip()
+
+
+def _check_ref(ref: str) -> None:
+    if not _REF.fullmatch(ref):
+        raise InvalidArgument(f"{ref!a} is no name of a branch, tag or commit.", "Give one as git prints it.")
+
+
+def fetch_clone(url: str, clone: Path, ref: str = "HEAD") -> None:
+    """Make folder `clone` a work tree of the newest commit that `ref` at `url` names, and nothing else.
 
     Shallow, without submodules, tags or hooks; nobody is asked for a password. Called again it fetches what is new and
     drops what was changed in the folder. Raises InvalidArgument for another protocol than https, ssh or file, for a
-    password in the URL and for the clone of another URL; BuildInProgress while another process fetches into it,
-    SourceFailed when git cannot fetch.
+    password in the URL, for what can be no ref and for the clone of another URL; BuildInProgress while another process
+    fetches into it, SourceFailed when git cannot fetch.
     """
+    _check_ref(ref)
     found = _URL.fullmatch(url)
     # "ssh://-oProxyCommand=…" would be an option of ssh.
     if not found or "://-" in url:
@@ -87,7 +115,7 @@ def fetch_clone(url: str, clone: Path) -> None:
         raise InvalidArgument("the URL holds a password.", "Use ssh and a key: what is written here is kept.")
     clone.mkdir(parents=True, exist_ok=True)
     with _alone(clone):
-        _fetch(url, found[1], clone)
+        _fetch(url, found[1], clone, ref)
 
 
 @contextmanager
@@ -102,13 +130,13 @@ def _alone(clone: Path) -> Iterator[None]:
         lock.release()
 
 
-def _fetch(url: str, protocol: str, clone: Path) -> None:
+def _fetch(url: str, protocol: str, clone: Path, ref: str) -> None:
     _output(clone, ["init", "--quiet", "--template="])
     known = _git(clone, ["config", "--get", "remote.origin.url"]).stdout.decode(errors="replace").removesuffix("\n")
     if known and known != url:
         raise InvalidArgument(f"{clone.name} is the name of a clone of another URL.", "Choose another with --name.")
     options = ["--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules", "--no-write-commit-graph"]
-    fetched = _git(clone, ["fetch", *options, "--", url, "HEAD"], protocol=protocol, timeout_s=FETCH_TIMEOUT_S)
+    fetched = _git(clone, ["fetch", *options, "--", url, ref], protocol=protocol, timeout_s=FETCH_TIMEOUT_S)
     if fetched.returncode:
         said = fetched.stderr.decode(errors="replace").replace(url.split("://")[1], "URL").strip().splitlines()
         raise SourceFailed(f"git could not fetch: {said[0] if said else fetched.returncode}.", "Check URL and access.")

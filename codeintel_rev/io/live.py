@@ -28,7 +28,7 @@ class LiveGeneration(Generic[T]):
     """
 
     def __init__(self, store: GenerationReader, opener: Callable[[Generation], T]) -> None:
-        self._store = store
+        self.store = store
         self._opener = opener
         self._swap = threading.Lock()
         self._refreshing = threading.Lock()
@@ -66,7 +66,7 @@ class LiveGeneration(Generic[T]):
     def has_news(self) -> bool:
         """Whether `refresh` may find something: a generation never looked at, or one to be tried again."""
         try:
-            return self._current is None or self._store.current_id() != self._current
+            return self._current is None or self.store.current_id() != self._current
         except CodeIntelError:
             return True
 
@@ -100,7 +100,7 @@ class LiveGeneration(Generic[T]):
         """Serve nothing from now on; running requests keep what they hold."""
         with self._refreshing:
             self._closed = True
-            self._failure = IndexUnavailable(f"{self._store.repo} is closed.")
+            self._failure = IndexUnavailable(f"{self.store.repo} is closed.")
             self._exchange(None)
 
     def _leased(self, held: ExitStack) -> T | None:
@@ -125,7 +125,7 @@ class LiveGeneration(Generic[T]):
             return False
         current = None
         try:
-            current = self._store.current_id()
+            current = self.store.current_id()
             if current is not None and current == self._current and self._is_done():
                 return False
             self._exchange(self._open(current))
@@ -143,8 +143,8 @@ class LiveGeneration(Generic[T]):
 
     def _open(self, current: str | None) -> tuple[Generation, T]:
         if self._served is None or current is None:
-            return self._store.open_best(self._opened)
-        return self._store.open(current, self._opened)
+            return self.store.open_best(self._opened)
+        return self.store.open(current, self._opened)
 
     def _opened(self, generation: Generation) -> tuple[Generation, T]:
         opened = self._opener(generation)

@@ -32,7 +32,8 @@ class Manifest:
 
     `inputs` is the builder's digest of all that its text half was made from: equal inputs need no new one. `counts` are
     rows by component, `components` format versions by component, `libraries` versions by package. `token_model` is
-    what made the token vectors (`token_index.token_model_id`), empty where there are none.
+    what made the token vectors (`token_index.token_model_id`), empty where there are none. `family` is the repository
+    in whose name chunk ids are minted, empty for `repo` itself.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -51,6 +52,12 @@ class Manifest:
     libraries: dict[str, str]
     files: dict[str, Digest]
     token_model: str = ""
+    family: str = ""
+
+    @property
+    def kindred(self) -> str:
+        """The name that repositories share whose chunks have the same ids."""
+        return self.family or self.repo
 
 
 _ADAPTER = TypeAdapter(Manifest)
@@ -62,8 +69,9 @@ def dump_manifest(manifest: Manifest) -> bytes:
     Raises IndexCorrupt for what could not be read back, such as a file name that is not Unicode: better now than later.
     """
     fields = asdict(manifest)
-    if not manifest.token_model:  # The bytes of generations without tokens are older than this field.
-        del fields["token_model"]
+    for name in ("token_model", "family"):  # The bytes of generations without them are older than these fields.
+        if not fields[name]:
+            del fields[name]
     canonical = _canonical(fields)
     _validated(canonical)
     return json.dumps(fields | {"checksum": _checksum(canonical)}, indent=1, sort_keys=True).encode()

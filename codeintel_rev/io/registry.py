@@ -18,13 +18,14 @@ from codeintel_rev.io.durable import DISK, os_errors_mapped
 
 SOURCE = "source.json"
 
-_NAME = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*")
+_PARTS = r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*"
+_NAME = re.compile(rf"{_PARTS}(@{_PARTS})?")
 _LONGEST = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a repository's work tree is. `root` is absolute."""
+    """Where a repository's work tree is. `root` is absolute. A ref of `name` is a repository of its own, `name@ref`."""
 
     name: str
     root: Path
@@ -34,11 +35,11 @@ def repository_directory(data_dir: Path, name: str) -> Path:
     """Return the shard directory of repository `name`, which need not exist.
 
     Raises InvalidArgument unless `name` is `/`-separated parts of letters, digits, `.`, `_` and `-`, none of them `.`
-    or `..`: no name reaches outside `data_dir`, and two names never share a directory.
+    or `..`, and so is what follows an `@`: no name reaches outside `data_dir`, and two names never share a directory.
     """
     if not _is_valid(name):
         raise InvalidArgument(
-            f"repository name {name[:_LONGEST]!r} is not valid.", "Use letters, digits, '.', '_', '-' and '/'."
+            f"repository name {name[:_LONGEST]!r} is not valid.", "Use letters, digits, '.', '_', '-', '/', and '@REF'."
         )
     return data_dir / "repos" / quote(name, safe="")
 
@@ -49,7 +50,7 @@ def clone_directory(data_dir: Path, name: str) -> Path:
 
 
 def _is_valid(name: str) -> bool:
-    return len(name) <= _LONGEST and bool(_NAME.fullmatch(name)) and not {".", ".."} & set(name.split("/"))
+    return len(name) <= _LONGEST and bool(_NAME.fullmatch(name)) and not {".", ".."} & set(re.split("[/@]", name))
 
 
 def repository_name(directory: Path) -> str:

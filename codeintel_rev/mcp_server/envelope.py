@@ -103,6 +103,8 @@ class Scope(Wire):
     paths: tuple[str, ...]
     languages: tuple[str, ...]
     kinds: tuple[str, ...]
+    generation: str | None = None
+    as_of: str | None = None
 
 
 class Envelope(Wire):
@@ -247,6 +249,8 @@ def envelope(result: values.SearchResult, trace: str, *, explain: bool, next_cur
             paths=result.scope.paths,
             languages=result.scope.languages,
             kinds=result.scope.kinds,
+            generation=result.scope.generation or None,
+            as_of=result.scope.as_of or None,
         ),
         generation=result.generations,
         trace_id=trace,

@@ -116,7 +116,7 @@ async def _shards(served: Served, repo: str) -> tuple[ShardStatus, ...]:
 def _question(request: SearchRequest) -> str:
     options = request.options()
     asked = () if options == AS_SET else (asdict(options),)
-    return digest(request.query, request.repos, request.paths, request.languages, request.kinds, *asked)
+    return digest(request.query, asdict(request.scope()), *asked)
 
 
 def _offset(cursor: Cursor | None) -> int:

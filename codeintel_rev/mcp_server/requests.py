@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -71,6 +72,11 @@ class ProSearchRequest(SearchRequest):
         dict[Stage, Weight], Field(description="Of lexical, symbols, dense, xtr, xtr_rescore; others as planned")
     ] = Field(default_factory=dict)
     channels: Annotated[tuple[Channel, ...], Field(description="Only these", max_length=4)] = ()
+    generation: Annotated[str, Field(description="Answer from this kept generation", max_length=64)] = ""
+    as_of: Annotated[str, Field(description="As it was then: ISO time, or 2h, 3d ago", max_length=64)] = ""
+
+    def scope(self) -> Scope:
+        return replace(super().scope(), generation=self.generation, as_of=self.as_of)
 
     def options(self) -> Options:
         return Options(

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-import numpy as np
-
 from codeintel_rev.errors import CodeIntelError, InvalidArgument
 from codeintel_rev.observability.tracing import span
 from codeintel_rev.retrieval.channels import Channel, Question
+from codeintel_rev.retrieval.fuse import merge
 from codeintel_rev.types import Limit, Ranking, Selection, Stage
 
 P = ParamSpec("P")
@@ -103,14 +102,9 @@ def _failed(task: Task, error: CodeIntelError) -> Limit:
 
 
 def _merge(name: str, answers: Sequence[_Answer], depth: int) -> Ranking:
-    """Return the best `depth` of one channel's rankings from several shards, by score, ties by chunk_id."""
-    rankings = [answer.ranking for answer in answers if answer.ranking is not None]
-    if not rankings:
-        return Ranking(name, np.empty(0, np.int64), np.empty(0, np.float32))
-    ids = np.concatenate([ranking.chunk_ids for ranking in rankings])
-    scores = np.concatenate([ranking.scores for ranking in rankings])
-    order = np.lexsort((ids, -scores))[:depth]
-    return Ranking(name, ids[order], scores[order])
+    """Return the best `depth` of one channel's rankings from several shards."""
+    merged = merge(name, [answer.ranking for answer in answers if answer.ranking is not None])
+    return Ranking(name, merged.chunk_ids[:depth], merged.scores[:depth])
 
 
 def _stage(name: str, answers: Sequence[_Answer], budget_ms: float) -> Stage:

@@ -69,6 +69,19 @@ def fuse(rankings: Sequence[Ranking], weights: Mapping[str, float]) -> Fused:
     return Fused(channels, shares, chunk_ids[order], scores[order], raw[order], ranks[order], parts[order])
 
 
+def merge(channel: str, rankings: Sequence[Ranking]) -> Ranking:
+    """Return one channel's rankings from several shards as one, ties by chunk_id.
+
+    A chunk that several have, being of one family, stands once, with its best score.
+    """
+    ids = np.concatenate([np.empty(0, np.int64), *(ranking.chunk_ids for ranking in rankings)])
+    scores = np.concatenate([np.empty(0, np.float32), *(ranking.scores for ranking in rankings)])
+    order = np.lexsort((ids, -scores))
+    _, first = np.unique(ids[order], return_index=True)
+    kept = order[np.sort(first)]
+    return Ranking(channel, ids[kept], scores[kept])
+
+
 def _shares(weights: Sequence[float]) -> Floats:
     values = np.asarray(weights, np.float32)
     return values / values.sum() if len(values) else values

@@ -20,10 +20,10 @@ _MATCHED_TERMS_SHOWN = 6
 
 
 def candidates(fused: Fused, shards: Sequence[Shard]) -> list[Candidate]:
-    """Return the fused chunks as ranking sees them, in fused order."""
+    """Return the fused chunks as ranking sees them, in fused order; one that a family shares is its founder's."""
     found: dict[int, Candidate] = {}
     scores = dict(zip(fused.chunk_ids.tolist(), fused.scores.tolist(), strict=True))
-    for shard in shards:
+    for shard in _founders_last(shards):
         for outline in shard.outlines.of(shard.outlines.known(fused.chunk_ids)):
             found[outline.chunk_id] = Candidate(
                 outline.chunk_id,
@@ -49,15 +49,21 @@ def hits(plan: Plan, ranked: Sequence[Ranked], fused: Fused, shards: Sequence[Sh
 
 
 def texts(chunk_ids: Sequence[int], shards: Sequence[Shard]) -> dict[int, Chunk]:
-    """Return these chunks by id. Raises GenerationMismatch when one is not catalogued."""
+    """Return these chunks by id, one that a family shares as its founder's. Raises GenerationMismatch when one is not
+    catalogued."""
     found: dict[int, Chunk] = {}
-    for shard in shards:
+    for shard in _founders_last(shards):
         own = shard.outlines.known(np.asarray(chunk_ids, np.int64))
         chunks, missing = shard.catalog.hydrate(own) if len(own) else ([], [])
         if missing:
             raise GenerationMismatch(f"{len(missing)} ranked chunks of {shard.repo} are not in its catalogue.")
         found.update((chunk.chunk_id, chunk) for chunk in chunks)
     return found
+
+
+def _founders_last(shards: Sequence[Shard]) -> list[Shard]:
+    """Return the shards so that of those that share a chunk the founder's, then the first by name, comes last."""
+    return sorted(shards, key=lambda shard: (bool(shard.generation.manifest.family), shard.repo), reverse=True)
 
 
 def _hit(

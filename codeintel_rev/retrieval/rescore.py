@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from codeintel_rev.errors import CodeIntelError
 from codeintel_rev.observability.tracing import span
 from codeintel_rev.retrieval.fanout import in_context
-from codeintel_rev.retrieval.fuse import Fused, normalise
+from codeintel_rev.retrieval.fuse import Fused, merge, normalise
 from codeintel_rev.retrieval.late import QueryTokens, TokenIndex
 from codeintel_rev.retrieval.options import RESCORE, Late
 from codeintel_rev.retrieval.shard import Shard
@@ -87,10 +87,7 @@ def _scored(head: Ids, shards: Sequence[Shard], tokens: QueryTokens, executor: E
         found = [future.result(timeout=max(0.0, deadline - time.monotonic())) for future in running]
     finally:
         _give_up(running)
-    ids = np.concatenate([np.empty(0, np.int64), *(ranking.chunk_ids for ranking in found)])
-    scores = np.concatenate([np.empty(0, np.float32), *(ranking.scores for ranking in found)])
-    order = np.lexsort((ids, -scores))
-    return Ranking(RESCORE, ids[order], scores[order])
+    return merge(RESCORE, found)
 
 
 def _of_shard(index: TokenIndex, tokens: QueryTokens, ids: Ids) -> Ranking:

@@ -6,8 +6,9 @@ import math
 import time
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from codeintel_rev.io.vector_update import compaction_due
 from codeintel_rev.io.worktree import Worktree
 from codeintel_rev.retrieval.channels import Dense
 from codeintel_rev.retrieval.options import AS_SET, Options, late
+from codeintel_rev.retrieval.past import NOW, Past, older, past_of
 from codeintel_rev.retrieval.search import Budget, search
 from codeintel_rev.retrieval.searcher import NONE
 from codeintel_rev.retrieval.shard import XTR, Shard, open_shard, unencoded
@@ -111,7 +113,9 @@ class Shards:
         started = time.monotonic()
         budget = Budget(self._budget.channels_ms, min(deadline_ms, self._budget.total_ms), self._budget.candidates)
         opening = started + _OPENING_SHARE * budget.total_ms / 1000
-        with self.lease(scope.repos, deadline=opening) as shards:
+        past = self._past(scope)
+        repos = tuple(past.generations) or scope.repos
+        with self.lease(repos, deadline=opening, past=past) as shards:
             left = replace(budget, total_ms=budget.total_ms - 1000 * (time.monotonic() - started))
             found = search(
                 query,
@@ -127,32 +131,43 @@ class Shards:
             if explained:
                 by = Explaining(self._token_encoders.plain, self._executor, started + budget.total_ms / 1000)
                 found = with_token_matches(found, query, explained, shards, by)
-        missing = self._limits(scope.repos, found.generations.keys())
+        missing = (*past.limits, *(() if past.generations else self._limits(repos, found.generations.keys())))
         return replace(found, limits=tuple(dict.fromkeys((*found.limits, *missing))))
 
     @contextmanager
-    def lease(self, repos: Sequence[str], *, deadline: float = math.inf) -> Iterator[list[Shard]]:
-        """Hold the shards of `repos` (empty: all that can be served), by name, for the block.
+    def lease(self, repos: Sequence[str], *, deadline: float = math.inf, past: Past = NOW) -> Iterator[list[Shard]]:
+        """Hold the shards of `repos` (empty: all that can be served), by name, for the block: as they are in `past`.
 
         What is not open at `deadline` (monotonic seconds) is left out unless it was named. Raises NotFound for a
         repository that is not served, IndexUnavailable when one that was named, or every one, has no usable generation,
-        DeadlineExceeded when one that was named, or every one, was not opened in time.
+        DeadlineExceeded when one that was named, or every one, was not opened in time; GenerationGone, IndexCorrupt and
+        IndexIncompatible of a generation of the past.
         """
-        unknown = sorted(set(repos) - self._live.keys())
-        if unknown:
-            raise NotFound(f"repository {unknown[0]} is not served here.", "index_status names those that are.")
+        self._check_served(repos)
         try:
             with ExitStack() as held:
-                yield self._held(sorted(set(repos) or self._live), bool(repos), deadline, held)
+                yield self._held(sorted(set(repos) or self._live), bool(repos), deadline, past, held)
         finally:
             self._make_room()
 
-    def _held(self, repos: Sequence[str], named: bool, deadline: float, held: ExitStack) -> list[Shard]:
+    def _check_served(self, repos: Sequence[str]) -> None:
+        unknown = sorted(set(repos) - self._live.keys())
+        if unknown:
+            raise NotFound(f"repository {unknown[0]} is not served here.", "index_status names those that are.")
+
+    def _past(self, scope: Scope) -> Past:
+        if not (scope.generation or scope.as_of):
+            return NOW
+        self._check_served(scope.repos)
+        stores = {repo: self._live[repo].store for repo in scope.repos or self._live}
+        return past_of(scope, stores, datetime.now(UTC))
+
+    def _held(self, repos: Sequence[str], named: bool, deadline: float, past: Past, held: ExitStack) -> list[Shard]:
         shards = []
         failure: CodeIntelError | None = None
         for repo in sorted(repos, key=lambda repo: not self._live[repo].is_open):
             try:
-                shards.append(held.enter_context(self._awake(repo, deadline)))
+                shards.append(held.enter_context(self._awake(repo, deadline, past.generations.get(repo))))
             except (IndexUnavailable, DeadlineExceeded) as error:
                 failure = error
                 if named:
@@ -162,11 +177,18 @@ class Shards:
         return sorted(shards, key=lambda shard: shard.repo)
 
     @contextmanager
-    def _awake(self, repo: str, deadline: float) -> Iterator[Shard]:
-        """Hold the shard of `repo`, opened now if it sleeps. Raises IndexUnavailable, DeadlineExceeded."""
+    def _awake(self, repo: str, deadline: float, wanted: str | None) -> Iterator[Shard]:
+        """Hold the shard of `repo`, opened now if it sleeps; if its generation `wanted` is not the newest, opened for
+        the block alone. Raises IndexUnavailable, DeadlineExceeded, and what `GenerationReader.open` does."""
         live = self._live[repo]
-        if live.is_asleep and time.monotonic() >= deadline:
+        is_past = wanted is not None and wanted != live.store.current_id()
+        if (live.is_asleep or is_past) and time.monotonic() >= deadline:
             raise DeadlineExceeded(f"{repo} was not opened in time.", "Ask again, or name fewer repositories.")
+        if wanted is not None and is_past:
+            shard = live.store.open(wanted, self._shard, (older(live.store.manifest(wanted)),))
+            with shard.generation, closing(shard):
+                yield shard
+            return
         self._used[repo] = next(self._turns)
         was_open = live.is_open
         with live.acquire() as shard:
@@ -194,11 +216,14 @@ class Shards:
             live.close()
         self._executor.shutdown()
 
-    def _open(self, generation: Generation) -> Shard:
+    def _shard(self, generation: Generation) -> Shard:
         source = source_of(repository_directory(self._data_dir, generation.manifest.repo))
         model = self._encoder.fingerprint if self._encoder else None
         encoders = self._token_encoders if self._settings.xtr.on else None
-        shard = open_shard(generation, Worktree(source.root), model, encoders, self._catalogs)
+        return open_shard(generation, Worktree(source.root), model, encoders, self._catalogs)
+
+    def _open(self, generation: Generation) -> Shard:
+        shard = self._shard(generation)
         audit = next((channel.index.describe() for channel in shard.channels if isinstance(channel, Dense)), "none")
         log.info("generation opened", repo=shard.repo, generation=generation.manifest.generation, vectors=audit)
         _log_tokens(shard, self._settings.xtr.mode)

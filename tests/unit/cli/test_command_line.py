@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -73,6 +74,16 @@ def test_code_that_looks_like_markup_is_printed_as_it_is(capsys: pytest.CaptureF
     searcher = FakeSearcher(corpus={"shop": {"a.py": "x = items[bold][/red]\n"}})
     search.one("items", {}, 8, {}, as_json=False, explain=True, open_index=opening(searcher))
     assert "x = items[bold][/red]" in capsys.readouterr().out
+
+
+def test_a_search_asks_about_the_past(monkeypatch: pytest.MonkeyPatch) -> None:
+    searcher = FakeSearcher()
+    asked = SimpleNamespace(one=partial(search.one, open_index=opening(searcher)))
+    monkeypatch.setattr(main, "verb", lambda _: asked)
+    for arguments in (["--generation", "01M7ZQTY7NC2RHF80V16V1FTHC"], ["--as-of", "2h"]):
+        assert CliRunner().invoke(main.app, ["search", "charge", *arguments]).exit_code == 0
+    scopes = [(scope.generation, scope.as_of) for _, scope, _, _ in searcher.asked]
+    assert scopes == [("01M7ZQTY7NC2RHF80V16V1FTHC", ""), ("", "2h")]
 
 
 def test_limits_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:

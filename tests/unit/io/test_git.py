@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from codeintel_rev.errors import BuildInProgress, InvalidArgument, SourceFailed
-from codeintel_rev.io.git import fetch_clone, ignored, revision, tracked_and_untracked, work_tree_root
+from codeintel_rev.io.git import commit_of, fetch_clone, ignored, revision, tracked_and_untracked, work_tree_root
 from codeintel_rev.io.leases import FileLock
 
 
@@ -232,6 +232,22 @@ def test_two_processes_do_not_fetch_one_clone_at_once(repository: Path, tmp_path
     holder.release()
     fetch_clone(url, clone)
     assert tracked_and_untracked(clone) == ["notes.md", "src/main.py"]
+
+
+@pytest.mark.parametrize("ref", ["side", "v1"])
+def test_a_clone_is_the_work_tree_of_the_ref_asked_for(repository: Path, tmp_path: Path, ref: str) -> None:
+    run_git(repository, "checkout", "-qb", "side")
+    (repository / "side.py").write_text("y = 2\n")
+    run_git(repository, "add", "-A")
+    run_git(repository, "commit", "-qm", "second")
+    run_git(repository, "tag", "-am", "one", "v1")
+    url = bare(repository)
+    run_git(repository, "push", "-q", url, "side~1:refs/heads/elsewhere")
+    fetch_clone(url, tmp_path / "clone", "elsewhere")
+    assert not (tmp_path / "clone" / "side.py").exists()
+    fetch_clone(url, tmp_path / "clone", ref)
+    assert revision(tmp_path / "clone").commit == commit_of(repository, ref)
+    assert (tmp_path / "clone" / "side.py").exists()
 
 
 def test_a_clone_runs_no_hook(repository: Path, tmp_path: Path) -> None:

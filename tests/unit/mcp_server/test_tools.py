@@ -349,6 +349,16 @@ async def test_knobs_of_a_request_reach_the_search() -> None:
     ]
 
 
+async def test_a_time_asked_about_reaches_the_search_and_stands_in_the_answer() -> None:
+    searcher = FakeSearcher()
+    async with asking(searcher, server={"tools": "full"}) as client:
+        past = await client.call_tool("semantic_search_pro", {"query": "charge", "as_of": "2h"})
+        now = await client.call_tool("semantic_search_pro", {"query": "charge"})
+    assert [scope.as_of for _, scope, _, _ in searcher.asked] == ["2h", ""]
+    assert past.structured_content["scope"]["as_of"] == "2h"
+    assert "as_of" not in now.structured_content["scope"]
+
+
 async def test_the_core_profile_neither_lists_nor_takes_knobs() -> None:
     async with asking() as client:
         with pytest.raises(MCPError):

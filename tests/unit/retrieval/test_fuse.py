@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codeintel_rev.retrieval.fuse import Fused, fuse
+from codeintel_rev.retrieval.fuse import Fused, fuse, merge
 from codeintel_rev.types import Ranking
 
 CHANNELS = ("lexical", "dense", "symbols")
@@ -122,3 +122,10 @@ def test_what_two_channels_agree_on_leads() -> None:
         {"lexical": 1.0, "dense": 1.0},
     )
     assert order(fused)[0] == 2
+
+
+def test_a_chunk_that_several_shards_have_stands_once_with_its_best_score() -> None:
+    one = Ranking("lexical", np.array([7, 3]), np.array([2.0, 1.0], np.float32))
+    other = Ranking("lexical", np.array([3, 5]), np.array([1.5, 1.0], np.float32))
+    merged = merge("lexical", [one, other])
+    assert list(zip(merged.chunk_ids.tolist(), merged.scores.tolist(), strict=True)) == [(7, 2.0), (3, 1.5), (5, 1.0)]
