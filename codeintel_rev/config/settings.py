@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -125,6 +125,26 @@ class XTRSettings(Section):
         return bool(self.model) if self.enable is None else self.enable
 
 
+class EndpointSettings(Section):
+    """One server of models: a vLLM process serves one model, and only that model's routes (answers §0)."""
+
+    url: str = ""
+    """Where it answers, as `http://host:8000`; empty: there is none. Affects results."""
+    model: str = ""
+    """The id under which it serves the model. Affects results."""
+    key: SecretStr = SecretStr("")
+    """Sent as `Authorization: Bearer`. Affects reach."""
+    timeout_s: float = Field(10.0, gt=0)
+    """A whole call, its retry included; a caller with less time gives up sooner. Affects results under load."""
+
+
+class VLLMSettings(Section):
+    embed: EndpointSettings = EndpointSettings()  # type: ignore[call-arg]
+    chat: EndpointSettings = EndpointSettings(timeout_s=60.0)
+    score: EndpointSettings = EndpointSettings()  # type: ignore[call-arg]
+    tokens: EndpointSettings = EndpointSettings()  # type: ignore[call-arg]
+
+
 class DuckDBSettings(Section):
     threads: int = Field(2, ge=1)
     """Affects speed."""
@@ -212,6 +232,7 @@ class Settings(BaseSettings):
     index: IndexSettings = IndexSettings()  # type: ignore[call-arg]
     retrieval: RetrievalSettings = RetrievalSettings()  # type: ignore[call-arg]
     xtr: XTRSettings = XTRSettings()  # type: ignore[call-arg]
+    vllm: VLLMSettings = VLLMSettings()
     duckdb: DuckDBSettings = DuckDBSettings()  # type: ignore[call-arg]
     server: ServerSettings = ServerSettings()  # type: ignore[call-arg]
     limits: LimitsSettings = LimitsSettings()  # type: ignore[call-arg]
