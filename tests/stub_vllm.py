@@ -159,10 +159,21 @@ async def play(scenario: str, path: str, body: dict[str, Any], exchange: Exchang
         await play("ok", path, body, exchange)
     elif name == "raw":
         await exchange.reply(200, base64.b64decode(arguments[0]))
+    elif is_too_long(body, exchange.stub.max_model_len):
+        await prompt_too_long(exchange)
     elif path == "/v1/chat/completions":
         await chat(name, arguments, exchange)
     else:
         await pooled(name, path, body, exchange)
+
+
+def is_too_long(body: dict[str, Any], max_model_len: int) -> bool:
+    """Return whether one of the texts is, and nothing says to cut it."""
+    if "messages" in body:
+        return bool(tokenized(body, max_model_len)["count"] > max_model_len)
+    limits = ("max_tokens_per_doc", "truncate_prompt_tokens", "truncate")
+    texts = body.get("input", body.get("texts", body.get("documents", [])))
+    return not any(body.get(limit) for limit in limits) and any(len(text.split()) > max_model_len for text in texts)
 
 
 async def retry_after(exchange: Exchange, status: str = "429", *header: str) -> None:
@@ -394,10 +405,6 @@ async def scored(name: str, path: str, body: dict[str, Any], exchange: Exchange)
     documents = body.get("texts", body.get("documents"))
     if query is None or not documents:
         await exchange.error(400, "Field required", "Bad Request", "body.queries")
-        return
-    limited = body.get("max_tokens_per_doc") or body.get("truncate_prompt_tokens")
-    if not limited and any(len(document.split()) > exchange.stub.max_model_len for document in documents):
-        await prompt_too_long(exchange)
         return
     values: list[Any] = [float(vector(query) @ vector(document)) for document in documents]
     if name == "equal":

@@ -23,11 +23,11 @@ class PoolingClient:
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
 
-    async def tokens(self, texts: Sequence[str], *, dim: int, trace_id: str) -> tuple[Floats, ...]:
-        """Return (n tokens, dim) float32 for each of `texts`, n ≥ 1 of them, in their order.
+    async def tokens(self, texts: Sequence[str], *, dim: int | None, trace_id: str) -> tuple[Floats, ...]:
+        """Return (n tokens, dim) float32 for each of `texts`, one at least, in their order.
 
-        The server sends float16 in one piece: 1,024 bytes for 8 tokens of 64, where JSON is ten times that. Raises
-        UpstreamFailed; of a bad batch nothing is returned.
+        `dim` is None for whoever asks which it is. The server sends float16 in one piece: 1,024 bytes for 8 tokens of
+        64, where JSON is ten times that. Raises UpstreamFailed; of a bad batch nothing is returned.
         """
         body = {
             "model": self._upstream.endpoint.model,
@@ -43,7 +43,7 @@ class PoolingClient:
         )
 
 
-def token_vectors(reply: Reply, count: int, dim: int) -> tuple[Floats, ...]:
+def token_vectors(reply: Reply, count: int, dim: int | None) -> tuple[Floats, ...]:
     """Return `count` arrays (n tokens, dim) float32 from an answer of numbers, of base64, or of bytes with `metadata`.
 
     Raises UpstreamMalformed for another count or dimension, and for NaN or infinity.
@@ -52,6 +52,7 @@ def token_vectors(reply: Reply, count: int, dim: int) -> tuple[Floats, ...]:
         arrays = [_cut(row, reply.body) for row in _described(reply.headers["metadata"], count)]
     else:
         arrays = [_numbers(row.get("data"), dim) for row in indexed_rows("tokens", reply, count)]
+    dim = dim or (arrays[0].shape[-1] if arrays[0].ndim else 0)
     for array in arrays:
         if array.ndim != 2 or array.shape[1] != dim:
             raise failure("tokens", "malformed", f"gave token vectors of shape {array.shape}, expected (n, {dim})")
@@ -79,10 +80,10 @@ def _cut(row: dict[str, Any], body: bytes) -> Floats:
     return _shaped(values, tuple(places[2:]))
 
 
-def _numbers(value: object, dim: int) -> Floats:
-    """Return the (n, dim) array of a list of lists, or of base64 of little-endian float32."""
+def _numbers(value: object, dim: int | None) -> Floats:
+    """Return the (n, dim) array of a list of lists, or of base64 of little-endian float32, which has no shape."""
     if isinstance(value, str):
-        return _shaped(decoded("tokens", value, "<f4"), (-1, dim))
+        return _shaped(decoded("tokens", value, "<f4"), (-1, dim or 0))
     try:
         array = np.array(value, np.float64)
     except (ValueError, TypeError) as error:
