@@ -60,16 +60,18 @@ class ChunkingSettings(Section):
 
 
 class EmbeddingSettings(Section):
-    provider: Literal["minilm", "huggingface", "none"] = "minilm"
-    """`minilm` is embedded; `huggingface` loads `model`; `none` serves without a dense channel. Affects results."""
+    provider: Literal["minilm", "huggingface", "vllm", "none"] = "minilm"
+    """`minilm` is embedded, `huggingface` loads `model`, `vllm` asks `vllm.embed`, `none` neither. Affects results."""
     model: str = ""
     """Model id or folder (safetensors only) for `huggingface`. Affects results."""
     revision: str = ""
-    """Revision of a hub model, pinned in every manifest. Affects results."""
+    """Revision of a hub model, or a name for the weights a server serves, pinned in every manifest. Affects results."""
     max_tokens: int = Field(128, ge=16, le=8192)
     """Tokens of a chunk the dense encoder reads (encoders.md: 128 beats 256 with MiniLM). Affects results."""
     batch_size: int = Field(16, ge=1, le=1024)
     """Chunks of equal length encoded at once. Affects speed."""
+    query_timeout_ms: int = Field(500, ge=1)
+    """A query whose vector a server takes longer to make is answered without. Affects results under load."""
     threads: int = Field(0, ge=0)
     """Encoder threads; 0 takes every core. Affects speed."""
 

@@ -120,16 +120,16 @@ async def test_a_chat_model_of_another_name_is_a_wrong_setting(upstream: Upstrea
 @of("chat")
 async def test_a_chat_server_scores_and_embeds_nothing(upstream: Upstream) -> None:
     assert await code_of(ScoreClient(upstream).score("q", TEXTS, trace_id="contract")) == "synthesis.route_absent"
-    asked = EmbedClient(upstream, 16).embed(TEXTS, dim=None, trace_id="contract")
+    asked = EmbedClient(upstream, 16).embed(TEXTS, dim=None, trace_id="contract", within_s=None)
     assert await code_of(asked) == "synthesis.route_absent"
 
 
 @of("embed")
 async def test_a_text_has_its_vector_alone_and_among_others(upstream: Upstream) -> None:
     client = EmbedClient(upstream, 64)
-    together = await client.embed(TEXTS, dim=None, trace_id="contract")
-    backwards = await client.embed(TEXTS[::-1], dim=together.shape[1], trace_id="contract")
-    alone = await client.embed(TEXTS[:1], dim=together.shape[1], trace_id="contract")
+    together = await client.embed(TEXTS, dim=None, trace_id="contract", within_s=None)
+    backwards = await client.embed(TEXTS[::-1], dim=together.shape[1], trace_id="contract", within_s=None)
+    alone = await client.embed(TEXTS[:1], dim=together.shape[1], trace_id="contract", within_s=None)
     assert together.dtype == np.float32
     assert together == pytest.approx(backwards[::-1], abs=1e-3)
     assert together[:1] == pytest.approx(alone, abs=1e-3)
@@ -140,13 +140,13 @@ async def test_a_long_text_is_read_as_far_as_asked_for(upstream: Upstream) -> No
     client = EmbedClient(upstream, 8)
     card = await client.card(trace_id="contract")
     long, longer = ("retry " * (card.max_model_len or 512), "retry " * (card.max_model_len or 512) * 2)
-    vectors = await client.embed([long, longer], dim=None, trace_id="contract")
+    vectors = await client.embed([long, longer], dim=None, trace_id="contract", within_s=None)
     assert vectors[0] == pytest.approx(vectors[1], abs=1e-3)
 
 
 @of("embed")
 async def test_an_embedding_model_of_another_name_is_a_wrong_setting(upstream: Upstream) -> None:
-    asked = EmbedClient(renamed(upstream), 64).embed(TEXTS, dim=None, trace_id="contract")
+    asked = EmbedClient(renamed(upstream), 64).embed(TEXTS, dim=None, trace_id="contract", within_s=None)
     assert await code_of(asked) == "embed.model_absent"
 
 

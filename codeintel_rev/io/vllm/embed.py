@@ -24,10 +24,11 @@ class EmbedClient:
         """Return what the server serves. Raises UpstreamFailed."""
         return await served_model(self._upstream, trace_id=trace_id)
 
-    async def embed(self, texts: Sequence[str], *, dim: int | None, trace_id: str) -> Floats:
+    async def embed(self, texts: Sequence[str], *, dim: int | None, trace_id: str, within_s: float | None) -> Floats:
         """Return the vectors of `texts`, n ≥ 1, as (n, dim) float32, in their order, of the server's length.
 
-        `dim` is None for whoever asks which it is. Raises UpstreamFailed; of a bad batch nothing is returned.
+        `dim` is None for whoever asks which it is, `within_s` for who waits as long as the endpoint does. Raises
+        UpstreamFailed; of a bad batch nothing is returned.
         """
         body = {
             "model": self._upstream.endpoint.model,
@@ -37,7 +38,12 @@ class EmbedClient:
             "truncate_prompt_tokens": self._max_tokens,
         }
         return await self._upstream.ask(
-            "/v1/embeddings", body, lambda reply: embeddings(reply, len(texts), dim), trace_id=trace_id, hedged=True
+            "/v1/embeddings",
+            body,
+            lambda reply: embeddings(reply, len(texts), dim),
+            trace_id=trace_id,
+            hedged=True,
+            within_s=within_s,
         )
 
 

@@ -58,15 +58,22 @@ class Upstream:
         await self._client.aclose()
 
     async def ask(
-        self, path: str, body: Mapping[str, Any], parse: Callable[[Reply], T], *, trace_id: str, hedged: bool = False
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        parse: Callable[[Reply], T],
+        *,
+        trace_id: str,
+        hedged: bool = False,
+        within_s: float | None = None,
     ) -> T:
-        """Return `parse` of the answer to a POST that may be sent twice."""
+        """Return `parse` of the answer to a POST that may be sent twice, within the time of the endpoint or less."""
 
         async def send(number: int) -> T:
             return await self._retried(lambda attempt: self._sent("POST", path, body, parse, attempt), number, trace_id)
 
         with self.observed():
-            return await self._in_time(self._hedge.run(send) if hedged else send(0))
+            return await self._in_time(self._hedge.run(send) if hedged else send(0), within_s)
 
     async def get(self, path: str, parse: Callable[[Reply], T], *, trace_id: str) -> T:
         """Return `parse` of the answer to a GET."""
@@ -86,7 +93,7 @@ class Upstream:
         response = await self._in_time(self._retried(lambda attempt: self._opened(path, body, attempt), 0, trace_id))
         chunks = response.aiter_bytes()
         try:
-            while (chunk := await self._in_time(self._chunk(chunks), until)) is not None:
+            while (chunk := await self._in_time(self._chunk(chunks), until - anyio.current_time())) is not None:
                 yield chunk
         finally:
             with anyio.CancelScope(shield=True):
@@ -112,14 +119,14 @@ class Upstream:
     def _failure(self, reason: Reason, found: str, *, retry_after_ms: int | None = None) -> UpstreamFailed:
         return failure(self.endpoint.name, reason, found, retry_after_ms=retry_after_ms)
 
-    async def _in_time(self, awaited: Awaitable[T], until: float | None = None) -> T:
-        """Return what is awaited by `until`, or else within the time of the endpoint."""
-        given = self.endpoint.timeout_s if until is None else max(0.0, until - anyio.current_time())
+    async def _in_time(self, awaited: Awaitable[T], within_s: float | None = None) -> T:
+        """Return what is awaited within the time of the endpoint, or less."""
+        given = self.endpoint.timeout_s if within_s is None else min(self.endpoint.timeout_s, max(0.0, within_s))
         try:
             with anyio.fail_after(given):
                 return await awaited
         except TimeoutError as error:
-            raise self._failure("timeout", f"did not answer in full within {self.endpoint.timeout_s:g} s") from error
+            raise self._failure("timeout", "did not answer in full in its time") from error
 
     async def _retried(self, send: Callable[[str], Awaitable[T]], number: int, trace_id: str) -> T:
         """Return what `send` returns when given an id; once more if it may succeed then, in time and in budget."""

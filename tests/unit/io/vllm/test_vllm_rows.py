@@ -40,7 +40,7 @@ async def upstream(stub: StubVLLM) -> AsyncIterator[Upstream]:
 @pytest.mark.parametrize("scenario", ["ok", "floats", "permuted"])
 async def test_vectors_come_in_the_order_of_their_texts(upstream: Upstream, stub: StubVLLM, scenario: str) -> None:
     stub.script.append(scenario)
-    found = await EmbedClient(upstream, 128).embed(TEXTS, dim=DIM, trace_id="t")
+    found = await EmbedClient(upstream, 128).embed(TEXTS, dim=DIM, trace_id="t", within_s=None)
     assert found.dtype == np.float32
     assert np.array_equal(found, np.stack([vector(text) for text in TEXTS]))
 
@@ -54,13 +54,13 @@ async def test_a_batch_with_one_bad_vector_is_refused(upstream: Upstream, stub: 
     """F28: nothing of it enters an index or a cache."""
     stub.script.append(scenario)
     with pytest.raises(UpstreamMalformed) as raised:
-        await EmbedClient(upstream, 128).embed(TEXTS, dim=DIM, trace_id="t")
+        await EmbedClient(upstream, 128).embed(TEXTS, dim=DIM, trace_id="t", within_s=None)
     assert raised.value.code == "embed.malformed"
 
 
 @pytest.mark.parametrize("stub", ["embed"], indirect=True)
 async def test_a_text_is_read_as_far_as_asked_for(upstream: Upstream, stub: StubVLLM) -> None:
-    found = await EmbedClient(upstream, 2).embed(["one two three"], dim=None, trace_id="t")
+    found = await EmbedClient(upstream, 2).embed(["one two three"], dim=None, trace_id="t", within_s=None)
     assert np.array_equal(found, [vector("one two")])
     assert stub.requests[-1].body["truncate_prompt_tokens"] == 2
 

@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from codeintel_rev.errors import UpstreamMalformed
 from codeintel_rev.io.vllm.sse import MAX_EVENT, EventReader
 
-STREAM = (': keep-alive\n\nevent: x\nid: 1\ndata: {"a": "é\u2028"}\n\ndata:no space\n\n\ndata: [DONE]\n\n').encode()
+STREAM = "\n\n".join(
+    (
+        ": keep-alive",
+        'event: x\nid: 1\ndata: {"a": "é\u2028"}',
+        "data:no space",
+        "",
+        "data: two\ndata: lines",
+        "retry: 5",
+        "data: [DONE]",
+        "",
+    )
+).encode()
 EVENTS = ['{"a": "é\u2028"}', "no space", "two\nlines", "[DONE]"]
 
 
