@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import AsyncIterator, Callable
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 
 import anyio
@@ -381,3 +384,66 @@ async def test_what_listens_nowhere_is_unavailable() -> None:
     upstream = Upstream(Endpoint("embed", "http://127.0.0.1:9", "tiny", "", 5.0), http_client())
     assert (await failed(upstream)).code == "embed.unavailable"
     await upstream.aclose()
+
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def socket_server(handle: Handler) -> AsyncIterator[Upstream]:
+    """Yield a client of a server that writes its own bytes."""
+
+    async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        with suppress(ConnectionError):
+            await handle(reader, writer)
+        writer.close()
+
+    server = await asyncio.start_server(answered, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, http_client() as client:
+        yield Upstream(Endpoint("embed", f"http://127.0.0.1:{port}", "tiny", "", 0.2), client)
+
+
+async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    linger = struct.pack("ii", 1, 0)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    writer.transport.abort()
+
+
+async def cut_short(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b'HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{"data"')
+    await writer.drain()
+
+
+async def no_http(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
+    await writer.drain()
+
+
+async def black_hole(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
+async def trickle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+    while True:
+        writer.write(b"1\r\n \r\n")
+        await writer.drain()
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    ("handle", "reason"),
+    [
+        (reset, "unavailable"),
+        (cut_short, "unavailable"),
+        (no_http, "unavailable"),
+        (black_hole, "timeout"),
+        (trickle, "timeout"),
+    ],
+)
+async def test_a_broken_connection_is_a_typed_error(handle: Handler, reason: str) -> None:
+    """F24, F25: the time of the call holds for a trickle, too."""
+    async with socket_server(handle) as upstream:
+        assert (await failed(upstream)).code == f"embed.{reason}"
