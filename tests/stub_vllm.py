@@ -3,6 +3,9 @@
 `StubVLLM` is an ASGI application of one kind of server. A request is answered by the scenario its `X-Stub` header
 names, or else by the next one of `script`, or else well. `StubTransport` runs it in the process without buffering what
 it streams, which httpx's own ASGITransport does; `serving` runs it under a real Hypercorn.
+
+The golden streams are what vLLM 0.32.0 sent with random weights; in `engine_killed` its engine was killed by SIGKILL.
+`aborted` is put together after vllm#57082.
 """
 
 from __future__ import annotations
