@@ -69,18 +69,22 @@ class Upstream:
     ) -> T:
         """Return `parse` of the answer to a POST that may be sent twice, within the time of the endpoint or less."""
 
+        given = self.endpoint.timeout_s if within_s is None else min(self.endpoint.timeout_s, within_s)
+        until = _until(given)
+
         async def send(number: int) -> T:
-            return await self._retried(lambda attempt: self._sent("POST", path, body, parse, attempt), number, trace_id)
+            attempts = self._ids(trace_id, number)
+            return await self._retried(lambda name: self._sent("POST", path, body, parse, name), attempts, until)
 
         with self.observed():
-            return await self._in_time(self._hedge.run(send) if hedged else send(0), within_s)
+            return await self._in_time(self._hedge.run(send) if hedged else send(0), given)
 
     async def get(self, path: str, parse: Callable[[Reply], T], *, trace_id: str) -> T:
         """Return `parse` of the answer to a GET."""
         with self.observed():
-            return await self._in_time(
-                self._retried(lambda attempt: self._sent("GET", path, None, parse, attempt), 0, trace_id)
-            )
+            given, attempts = self.endpoint.timeout_s, self._ids(trace_id)
+            sending = self._retried(lambda name: self._sent("GET", path, None, parse, name), attempts, _until(given))
+            return await self._in_time(sending, given)
 
     async def stream(self, path: str, body: Mapping[str, Any], *, trace_id: str) -> AsyncGenerator[bytes]:
         """Yield the bytes of a streamed answer. Closing the iterator closes the connection, which stops the server.
@@ -89,8 +93,10 @@ class Upstream:
         that. The time of the endpoint is for everything, so a trickle ends as silence does. To be used within
         `observed`.
         """
-        until = anyio.current_time() + self.endpoint.timeout_s
-        response = await self._in_time(self._retried(lambda attempt: self._opened(path, body, attempt), 0, trace_id))
+        given = self.endpoint.timeout_s
+        until = anyio.current_time() + given
+        opening = self._retried(lambda name: self._opened(path, body, name), self._ids(trace_id), _until(given))
+        response = await self._in_time(opening, given)
         chunks = response.aiter_bytes()
         try:
             while (chunk := await self._in_time(self._chunk(chunks), until - anyio.current_time())) is not None:
@@ -119,30 +125,32 @@ class Upstream:
     def _failure(self, reason: Reason, found: str, *, retry_after_ms: int | None = None) -> UpstreamFailed:
         return failure(self.endpoint.name, reason, found, retry_after_ms=retry_after_ms)
 
-    async def _in_time(self, awaited: Awaitable[T], within_s: float | None = None) -> T:
-        """Return what is awaited within the time of the endpoint, or less."""
-        given = self.endpoint.timeout_s if within_s is None else min(self.endpoint.timeout_s, max(0.0, within_s))
+    def _ids(self, trace_id: str, number: int = 0) -> tuple[str, str]:
+        """Return the ids of the two requests that leg `number` of a call may make."""
+        stem = f"{trace_id}-{self.endpoint.name}"
+        return f"{stem}-{2 * number + 1}", f"{stem}-{2 * number + 2}"
+
+    async def _in_time(self, awaited: Awaitable[T], within_s: float) -> T:
         try:
-            with anyio.fail_after(given):
+            with anyio.fail_after(max(0.0, within_s)):
                 return await awaited
         except TimeoutError as error:
             raise self._failure("timeout", "did not answer in full in its time") from error
 
-    async def _retried(self, send: Callable[[str], Awaitable[T]], number: int, trace_id: str) -> T:
-        """Return what `send` returns when given an id; once more if it may succeed then, in time and in budget."""
-        request_id = f"{trace_id}-{self.endpoint.name}-{2 * number + 1}"
+    async def _retried(self, send: Callable[[str], Awaitable[T]], ids: tuple[str, str], until: float) -> T:
+        """Return what `send` returns for the first id, or for the second if that may succeed by `until`, in budget."""
         self._retries.earn()
         try:
             await self._admit()
-            return await send(request_id)
+            return await send(ids[0])
         except UpstreamFailed as error:
             wait_s = _wait_s(error)
-            fits = anyio.current_time() + wait_s < anyio.current_effective_deadline()
+            fits = anyio.current_time() + wait_s < until
             if not (error.retryable and fits and not self._breaker.is_open and self._retries.take()):
                 raise
         await anyio.sleep(wait_s)
         VLLM_RETRIES.labels(self.endpoint.name).inc()
-        return await send(f"{trace_id}-{self.endpoint.name}-{2 * number + 2}")
+        return await send(ids[1])
 
     async def _admit(self) -> None:
         """Return when the server may be asked. Raises UpstreamFailed while it is to be left alone."""
@@ -237,6 +245,11 @@ def http_client() -> httpx.AsyncClient:
     """Return a client that reads no proxy from the environment and times nothing by itself: Upstream does."""
     limits = httpx.Limits(max_connections=64, max_keepalive_connections=16)
     return httpx.AsyncClient(timeout=None, limits=limits, trust_env=False)  # noqa: S113
+
+
+def _until(given_s: float) -> float:
+    """Return when the time is up: ours or, if that is sooner, the caller's."""
+    return min(anyio.current_time() + given_s, anyio.current_effective_deadline())
 
 
 def _wait_s(error: UpstreamFailed) -> float:

@@ -38,17 +38,24 @@ class ScoreClient:
         if self._limits is None:
             card = await served_model(self._upstream, trace_id=trace_id)
             self._limits = length_limits(card.max_model_len)
+        route = self._route
         while True:
-            path, body = ROUTES[self._route]
-            asked = {"model": self._upstream.endpoint.model, **body(query, documents), **self._limits}
             try:
-                return await self._upstream.ask(
-                    path, asked, lambda reply: scores(reply, len(documents)), trace_id=trace_id, hedged=True
-                )
+                found = await self._asked(route, query, documents, trace_id)
             except UpstreamFailed as error:
-                if reason_of(error) != "route_absent" or self._route + 1 == len(ROUTES):
+                if reason_of(error) != "route_absent" or route + 1 == len(ROUTES):
                     raise
-            self._route += 1
+                route += 1
+            else:
+                self._route = route
+                return found
+
+    async def _asked(self, route: int, query: str, documents: Sequence[str], trace_id: str) -> tuple[float, ...]:
+        path, body = ROUTES[route]
+        asked = {"model": self._upstream.endpoint.model, **body(query, documents), **(self._limits or {})}
+        return await self._upstream.ask(
+            path, asked, lambda reply: scores(reply, len(documents)), trace_id=trace_id, hedged=True
+        )
 
 
 def length_limits(max_model_len: int | None) -> dict[str, int]:

@@ -22,7 +22,7 @@ from codeintel_rev.io.vllm.breaker import FAILURES, OPEN_S, WINDOW_S, Breaker
 from codeintel_rev.io.vllm.budget import Budget
 from codeintel_rev.io.vllm.endpoint import Endpoint
 from codeintel_rev.io.vllm.hedge import LEAST, Hedge
-from codeintel_rev.io.vllm.http import Upstream, http_client, open_upstream
+from codeintel_rev.io.vllm.http import Reply, Upstream, http_client, open_upstream
 from codeintel_rev.io.vllm.models import served_model
 from codeintel_rev.io.vllm.refusals import refusal, retry_after_ms
 from tests.stub_vllm import StubTransport, StubVLLM
@@ -44,13 +44,16 @@ async def opened(stub: StubVLLM) -> AsyncIterator[Opened]:
         )
 
 
-async def ask(upstream: Upstream, body: object = BODY) -> bytes:
-    return await upstream.ask("/v1/embeddings", body, lambda reply: reply.body, trace_id="t")  # type: ignore[arg-type]
+async def ask(upstream: Upstream, body: object = BODY, *, hedged: bool = False) -> bytes:
+    def parse(reply: Reply) -> bytes:
+        return reply.body
+
+    return await upstream.ask("/v1/embeddings", body, parse, trace_id="t", hedged=hedged)  # type: ignore[arg-type]
 
 
-async def failed(upstream: Upstream) -> UpstreamFailed:
+async def failed(upstream: Upstream, *, hedged: bool = False) -> UpstreamFailed:
     with pytest.raises(UpstreamFailed) as raised:
-        await ask(upstream)
+        await ask(upstream, hedged=hedged)
     return raised.value
 
 
@@ -139,16 +142,18 @@ async def test_a_second_failure_is_the_answer(opened: Opened, stub: StubVLLM) ->
     assert (error.code, error.retry_after_ms) == ("embed.overloaded", 7000)
 
 
-async def test_no_retry_waits_longer_than_the_call_has_time(opened: Opened, stub: StubVLLM) -> None:
+@pytest.mark.parametrize("hedged", [False, True])
+async def test_no_retry_waits_longer_than_the_call_has_time(opened: Opened, stub: StubVLLM, hedged: bool) -> None:
     stub.script.append("status:429:retry-after:60")
-    assert (await failed(opened())).retry_after_ms == 60_000
+    assert (await failed(opened(), hedged=hedged)).retry_after_ms == 60_000
     assert len(stub.requests) == 1
 
 
-async def test_a_caller_with_less_time_decides_over_the_retry(opened: Opened, stub: StubVLLM) -> None:
+@pytest.mark.parametrize("hedged", [False, True])
+async def test_a_caller_with_less_time_decides_over_the_retry(opened: Opened, stub: StubVLLM, hedged: bool) -> None:
     stub.script.append("status:429:retry-after:2")
     with anyio.fail_after(1):
-        await failed(opened())
+        await failed(opened(), hedged=hedged)
     assert len(stub.requests) == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
@@ -116,6 +117,14 @@ async def test_the_route_of_another_server_is_found_once(upstream: Upstream, stu
     asked = len(stub.requests)
     assert await client.score("q", TEXTS, trace_id="t") == first
     assert len(stub.requests) == asked + 1
+
+
+@pytest.mark.parametrize("stub", ["score"], indirect=True)
+async def test_calls_that_look_for_the_route_at_once_all_find_it(upstream: Upstream, stub: StubVLLM) -> None:
+    stub.routes = {"/v1/rerank"}
+    client = ScoreClient(upstream)
+    one, other = await asyncio.gather(*(client.score("q", TEXTS, trace_id=name) for name in "ab"))
+    assert one == other
 
 
 @pytest.mark.parametrize("stub", ["chat"], indirect=True)
