@@ -16,8 +16,8 @@ import hashlib
 import json
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ import httpx
 import numpy as np
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
+
+from codeintel_rev.io.vllm.blocking import wait_for
 
 GOLDEN = Path(__file__).parent / "golden" / "vllm"
 ROUTES = {
@@ -53,7 +55,8 @@ class Recorded:
 
 @dataclass(eq=False)
 class StubVLLM:
-    """One server of one `kind`. `cut` is the number of bytes written at once, 0 for one frame at a time."""
+    """One server of one `kind`. `cut` is the number of bytes written at once, 0 for one frame at a time; `forward`, the
+    token vectors of token ids, where words are not enough."""
 
     kind: str = "chat"
     model: str = "tiny"
@@ -68,6 +71,7 @@ class StubVLLM:
     disconnects: int = 0
     left: asyncio.Event = field(default_factory=asyncio.Event)
     released: asyncio.Event = field(default_factory=asyncio.Event)
+    forward: Callable[[list[int]], np.ndarray] | None = None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -176,7 +180,9 @@ def is_too_long(body: dict[str, Any], max_model_len: int) -> bool:
         return bool(tokenized(body, max_model_len)["count"] > max_model_len)
     limits = ("max_tokens_per_doc", "truncate_prompt_tokens", "truncate")
     texts = body.get("input", body.get("texts", body.get("documents", [])))
-    return not any(body.get(limit) for limit in limits) and any(len(text.split()) > max_model_len for text in texts)
+    return not any(body.get(limit) for limit in limits) and any(
+        len(text.split() if isinstance(text, str) else text) > max_model_len for text in texts
+    )
 
 
 async def retry_after(exchange: Exchange, status: str = "429", *header: str) -> None:
@@ -367,8 +373,14 @@ async def embedded(name: str, body: dict[str, Any], exchange: Exchange) -> None:
     await exchange.json(200, {"id": "embd-1", "object": "list", "data": spoilt(name, rows)})
 
 
+def word_vectors(text: str, body: dict[str, Any]) -> np.ndarray:
+    """Return the vectors of the words of a text, (n, DIM) float32."""
+    return np.stack([vector(word) for word in words(text, body)] or [vector("")])
+
+
 async def token_embedded(name: str, body: dict[str, Any], exchange: Exchange) -> None:
-    arrays = [np.stack([vector(word) for word in words(text, body)] or [vector("")]) for text in body["input"]]
+    forward = exchange.stub.forward
+    arrays = [forward(each) if forward else word_vectors(each, body) for each in body["input"]]
     if name == "nan":
         arrays[-1][0, 0] = np.nan
     if name in {"float", "ragged"}:
@@ -503,6 +515,21 @@ class _Running(httpx.AsyncByteStream):
     async def _send(self, message: Message) -> None:
         if not self._gone.is_set():
             await self._messages.put(message)
+
+
+@contextmanager
+def in_background(app: StubVLLM) -> Iterator[str]:
+    """Yield the URL of a real server of `app`, for those who wait in plain threads."""
+    server = serving(app)
+
+    async def start() -> str:
+        return await server.__aenter__()
+
+    async def stop() -> None:
+        await server.__aexit__(None, None, None)
+
+    yield wait_for(start())
+    wait_for(stop())
 
 
 @asynccontextmanager

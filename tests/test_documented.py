@@ -94,6 +94,7 @@ def test_the_documented_variable_sets_the_setting(monkeypatch: pytest.MonkeyPatc
     other |= {
         "xtr.enable": "true",
         "xtr.quant_bits": "2",
+        "xtr.provider": "vllm",
         "xtr.mode": "wide",
         "xtr.blend": "sum",
         "xtr.score_norm": "z",

@@ -105,6 +105,8 @@ class RetrievalSettings(Section):
 class XTRSettings(Section):
     enable: bool | None = None
     """Index the tokens of every chunk and rank by them; unset: where `model` is set. Affects results."""
+    provider: Literal["local", "vllm"] = "local"
+    """Where token vectors are made: here, or by `vllm.tokens`, which serves `model`. Affects results."""
     model: str = ""
     """Late-interaction model, id or folder (safetensors only); empty: the tokens of `embedding`. Affects results."""
     revision: str = ""

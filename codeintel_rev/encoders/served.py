@@ -43,7 +43,7 @@ class ServedEncoder:
         return self._encoded(texts, self._query_s)
 
     def _encoded(self, texts: Sequence[str], within_s: float | None) -> Floats:
-        vectors = _mapped(self._gathered(texts, within_s, trace_id()))
+        vectors = answered(self._gathered(texts, within_s, trace_id()))
         return unit_rows(vectors, len(texts), self.fingerprint)
 
     async def _gathered(self, texts: Sequence[str], within_s: float | None, trace: str) -> Floats:
@@ -77,7 +77,7 @@ def open_encoder(settings: EmbeddingSettings, models_dir: Path, endpoint: Endpoi
     named = f"{endpoint.model}\0{settings.revision}\0{settings.max_tokens}"
     kept = models_dir / "served" / f"{hashlib.sha256(named.encode()).hexdigest()[:16]}.dim"
     if not kept.is_file():
-        dim = _mapped(_probed(client, settings.max_tokens))
+        dim = answered(_probed(client, settings.max_tokens))
         storage = Storage()
         storage.make_directory(kept.parent)
         storage.write(kept, str(dim).encode())
@@ -103,8 +103,8 @@ async def _probed(client: EmbedClient, max_tokens: int) -> int:
     return int(vectors.shape[1])
 
 
-def _mapped(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Wait for `coroutine`. Raises EncoderFailed where it raises UpstreamFailed."""
+def answered(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Return what `coroutine` returns. Raises EncoderFailed where it raises UpstreamFailed."""
     try:
         return wait_for(coroutine)
     except UpstreamFailed as error:

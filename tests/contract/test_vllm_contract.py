@@ -176,8 +176,8 @@ async def test_a_long_document_is_scored_with_the_others(upstream: Upstream) -> 
 @of("tokens")
 async def test_each_token_has_its_vector(upstream: Upstream) -> None:
     client = PoolingClient(upstream)
-    together = await client.tokens(TEXTS, dim=None, trace_id="contract")
-    backwards = await client.tokens(TEXTS[::-1], dim=together[0].shape[1], trace_id="contract")
+    together = await client.tokens(TEXTS, dim=None, trace_id="contract", within_s=None)
+    backwards = await client.tokens(TEXTS[::-1], dim=together[0].shape[1], trace_id="contract", within_s=None)
     assert all(array.ndim == 2 and len(array) for array in together)
     for one, other in zip(together, backwards[::-1], strict=True):
         assert np.linalg.norm(one, axis=1) == pytest.approx(1, abs=1e-2)

@@ -23,11 +23,19 @@ class PoolingClient:
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
 
-    async def tokens(self, texts: Sequence[str], *, dim: int | None, trace_id: str) -> tuple[Floats, ...]:
-        """Return (n tokens, dim) float32 for each of `texts`, one at least, in their order.
+    async def tokens(
+        self,
+        texts: Sequence[str] | Sequence[list[int]],
+        *,
+        dim: int | None,
+        trace_id: str,
+        within_s: float | None,
+    ) -> tuple[Floats, ...]:
+        """Return (n tokens, dim) float32 for each of `texts`, one at least, in their order; token ids will do, too.
 
-        `dim` is None for whoever asks which it is. The server sends float16 in one piece: 1,024 bytes for 8 tokens of
-        64, where JSON is ten times that. Raises UpstreamFailed; of a bad batch nothing is returned.
+        `dim` is None for whoever asks which it is, `within_s` for who waits as long as the endpoint does. The server
+        sends float16 in one piece: 1,024 bytes for 8 tokens of 64, where JSON is ten times that. Raises
+        UpstreamFailed; of a bad batch nothing is returned.
         """
         body = {
             "model": self._upstream.endpoint.model,
@@ -39,7 +47,7 @@ class PoolingClient:
             "truncate_prompt_tokens": -1,
         }
         return await self._upstream.ask(
-            "/pooling", body, lambda reply: token_vectors(reply, len(texts), dim), trace_id=trace_id
+            "/pooling", body, lambda reply: token_vectors(reply, len(texts), dim), trace_id=trace_id, within_s=within_s
         )
 
 

@@ -12,8 +12,7 @@ import pytest
 from codeintel_rev.config.settings import EmbeddingSettings, EndpointSettings
 from codeintel_rev.encoders.dense import DenseEncoder, open_encoder
 from codeintel_rev.errors import EncoderFailed, SettingsError
-from codeintel_rev.io.vllm.blocking import wait_for
-from tests.stub_vllm import DIM, StubVLLM, serving, vector
+from tests.stub_vllm import DIM, StubVLLM, in_background, vector
 
 DEAD = "http://127.0.0.1:9"
 
@@ -25,16 +24,8 @@ def stub() -> StubVLLM:
 
 @pytest.fixture
 def url(stub: StubVLLM) -> Iterator[str]:
-    server = serving(stub)
-
-    async def start() -> str:
-        return await server.__aenter__()
-
-    async def stop() -> None:
-        await server.__aexit__(None, None, None)
-
-    yield wait_for(start())
-    wait_for(stop())
+    with in_background(stub) as found:
+        yield found
 
 
 def opened(folder: Path, url: str, **settings: object) -> DenseEncoder:

@@ -155,7 +155,7 @@ async def test_token_vectors_come_in_the_order_of_their_texts(
 ) -> None:
     """In float16, so equal to three digits; float32 where the server sends no bytes."""
     stub.script.append(scenario)
-    found = await PoolingClient(upstream).tokens(TEXTS, dim=DIM, trace_id="t")
+    found = await PoolingClient(upstream).tokens(TEXTS, dim=DIM, trace_id="t", within_s=None)
     assert [array.shape for array in found] == [(2, DIM), (2, DIM), (1, DIM)]
     for array, text in zip(found, TEXTS, strict=True):
         assert array.dtype == np.float32
@@ -169,7 +169,7 @@ async def test_token_vectors_come_in_the_order_of_their_texts(
 async def test_a_batch_with_bad_token_vectors_is_refused(upstream: Upstream, stub: StubVLLM, scenario: str) -> None:
     stub.script.append(scenario)
     with pytest.raises(UpstreamMalformed) as raised:
-        await PoolingClient(upstream).tokens(TEXTS, dim=DIM, trace_id="t")
+        await PoolingClient(upstream).tokens(TEXTS, dim=DIM, trace_id="t", within_s=None)
     assert raised.value.code == "tokens.malformed"
 
 
