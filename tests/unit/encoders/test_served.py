@@ -12,6 +12,7 @@ import pytest
 from codeintel_rev.config.settings import EmbeddingSettings, EndpointSettings
 from codeintel_rev.encoders.dense import DenseEncoder, open_encoder
 from codeintel_rev.errors import EncoderFailed, SettingsError
+from tests.projects import SHOP, new_project
 from tests.stub_vllm import DIM, StubVLLM, in_background, vector
 
 DEAD = "http://127.0.0.1:9"
@@ -106,3 +107,22 @@ def test_more_tokens_than_the_server_reads_is_a_wrong_setting(stub: StubVLLM, ur
 def test_a_server_nobody_named_is_told_by_setting(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"vllm\.embed\.url"):
         open_encoder(EmbeddingSettings(provider="vllm"), tmp_path)
+
+
+def test_a_repository_is_indexed_and_searched_by_a_served_model(url: str, tmp_path: Path) -> None:
+    """F24: while its server is down, words and symbols answer, and the answer says what is missing."""
+    own = new_project(tmp_path, tmp_path / "models", SHOP)
+    sections = {"embedding": {"provider": "vllm"}, "vllm": {"embed": {"url": url, "model": "tiny"}}}
+    served = own.having(**sections)
+    summary = served.build()
+    assert summary.counts["vectors"] == summary.counts["chunks"] == summary.encoded
+    assert served.current.model is not None
+    assert served.current.model.model == "tiny"
+    found = served.search("charge a credit card")
+    assert "dense" in found.channels
+    assert not [limit for limit in found.limits if limit.stage == "encode"]
+    down = own.having(**sections | {"vllm": {"embed": {"url": DEAD, "model": "tiny"}}})
+    found = down.search("charge a credit card")
+    assert "dense" not in found.channels
+    assert found.hits[0].path == "shop/payment.py"
+    assert [limit.code for limit in found.limits if limit.stage == "encode"] == ["encoder-failed"]
