@@ -4,7 +4,7 @@
 names, or else by the next one of `script`, or else well. `StubTransport` runs it in the process without buffering what
 it streams, which httpx's own ASGITransport does; `serving` runs it under a real Hypercorn.
 
-The golden streams are what vLLM 0.32.0 sent with random weights; in `engine_killed` its engine was killed by SIGKILL.
+The golden files are what vLLM 0.32.0 sent with random weights; in `engine_killed` its engine was killed by SIGKILL.
 `aborted` is put together after vllm#57082.
 """
 

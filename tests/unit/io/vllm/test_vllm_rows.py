@@ -19,7 +19,7 @@ from codeintel_rev.io.vllm.endpoint import Endpoint
 from codeintel_rev.io.vllm.http import Reply, Upstream
 from codeintel_rev.io.vllm.pooling import PoolingClient, token_vectors
 from codeintel_rev.io.vllm.score import ScoreClient, scores
-from tests.stub_vllm import DIM, StubTransport, StubVLLM, vector
+from tests.stub_vllm import DIM, GOLDEN, StubTransport, StubVLLM, vector
 
 TEXTS = ["def charge(card):", "def refund(card):", "retry"]
 values = st.recursive(st.none() | st.floats() | st.text(), st.lists)
@@ -178,3 +178,10 @@ def test_token_vectors_of_another_width_are_refused() -> None:
     for data in (narrow, [[1.0] * (DIM + 1)], [1.0] * DIM, [[None] * DIM], 7):
         with pytest.raises(UpstreamMalformed):
             token_vectors(Reply({}, json.dumps({"data": [{"index": 0, "data": data}]}).encode()), 1, DIM)
+
+
+@pytest.mark.parametrize("recorded", ["score.json", "rerank.json"])
+def test_both_routes_of_vllm_give_these_scores(recorded: str) -> None:
+    """One question, as vLLM 0.32.0 answered it: in input order, and sorted by score."""
+    found = scores(Reply({}, (GOLDEN / recorded).read_bytes()), 3)
+    assert found == (0.8928078413009644, 0.479132741689682, 0.9299877882003784)
