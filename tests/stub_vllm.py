@@ -70,6 +70,7 @@ class StubVLLM:
     requests: list[Recorded] = field(default_factory=list)
     disconnects: int = 0
     left: asyncio.Event = field(default_factory=asyncio.Event)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
     released: asyncio.Event = field(default_factory=asyncio.Event)
     forward: Callable[[list[int]], np.ndarray] | None = None
 
@@ -92,6 +93,7 @@ class StubVLLM:
             await exchange.reply(200 if self.healthy else 503, b"")
             return
         self.requests.append(Recorded(path, headers, body))
+        self.arrived.set()
         guarded = path.startswith(("/v1", "/v2"))
         if self.key and guarded and headers.get("authorization") != f"Bearer {self.key}":
             await exchange.json(401, {"error": "Unauthorized"})

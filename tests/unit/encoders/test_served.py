@@ -16,6 +16,7 @@ from tests.projects import SHOP, new_project
 from tests.stub_vllm import DIM, StubVLLM, in_background, vector
 
 DEAD = "http://127.0.0.1:9"
+SERVED = {"provider": "vllm", "query_timeout_ms": 20_000}
 
 
 @pytest.fixture
@@ -31,7 +32,9 @@ def url(stub: StubVLLM) -> Iterator[str]:
 
 def opened(folder: Path, url: str, **settings: object) -> DenseEncoder:
     endpoint = EndpointSettings.model_validate({"url": url, "model": "tiny"})
-    found = open_encoder(EmbeddingSettings.model_validate({"provider": "vllm", **settings}), folder, endpoint)
+    found = open_encoder(
+        EmbeddingSettings.model_validate({"provider": "vllm", "query_timeout_ms": 20_000, **settings}), folder, endpoint
+    )
     assert found is not None
     return found
 
@@ -112,7 +115,10 @@ def test_a_server_nobody_named_is_told_by_setting(tmp_path: Path) -> None:
 def test_a_repository_is_indexed_and_searched_by_a_served_model(url: str, tmp_path: Path) -> None:
     """F24: while its server is down, words and symbols answer, and the answer says what is missing."""
     own = new_project(tmp_path, tmp_path / "models", SHOP)
-    sections = {"embedding": {"provider": "vllm"}, "vllm": {"embed": {"url": url, "model": "tiny"}}}
+    sections = {
+        "embedding": {"provider": "vllm", "query_timeout_ms": 20_000},
+        "vllm": {"embed": {"url": url, "model": "tiny"}},
+    }
     served = own.having(**sections)
     summary = served.build()
     assert summary.counts["vectors"] == summary.counts["chunks"] == summary.encoded

@@ -43,7 +43,7 @@ def opened(folder: Path, url: str, provider: str = "vllm") -> TokenEncoder:
     settings = {
         "xtr": {"model": str(folder), "provider": provider},
         "vllm": {"tokens": endpoint},
-        "embedding": {"query_timeout_ms": 5000},
+        "embedding": {"query_timeout_ms": 20_000},
     }
     return open_token_encoder(Settings.model_validate(settings), None, folder.parent)
 
