@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup run test test-slow check fix bench clean
+.PHONY: setup run test test-slow conformance-vllm check fix bench clean
 
 setup: $(STAMP)
 
@@ -19,10 +19,13 @@ run: setup
 	$(BIN)/codeintel up $(REPO)
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow and not gpu" -n 2
+	$(BIN)/python -m pytest -m "not slow and not gpu and not conformance" -n 2
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+conformance-vllm: setup
+	$(BIN)/python -m pytest -m conformance tests/contract -rs
 
 check: setup
 	$(BIN)/ruff check .

@@ -20,6 +20,8 @@
     ├── SourceFailed             a repository could not be read or its files listed
     ├── ParseFailed              a file could not be parsed within its limits
     ├── IdCollision              two chunks of one build got the same id
+    ├── UpstreamFailed           a model server could not be reached, refused or broke off; `code` says which
+    │   └── UpstreamMalformed    it answered what no contract of it allows
     ├── ChannelFailed            one retrieval channel gave no answer; search turns it into a Limit
     └── DeadlineExceeded
 
@@ -38,16 +40,16 @@ class CodeIntelError(Exception):
     slug: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal error"
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
 
     def __init__(self, detail: str, hint: str = "") -> None:
         super().__init__(detail if not hint else f"{detail} {hint}")
         self.detail = detail
         self.hint = hint
 
-    def __reduce__(self) -> tuple[type[CodeIntelError], tuple[str, str]]:
-        """Pickle by (detail, hint): errors cross process borders."""
-        return type(self), (self.detail, self.hint)
+    def __reduce__(self) -> tuple[type[CodeIntelError], tuple[str, str], dict[str, object]]:
+        """Pickle by (detail, hint) and what a subclass adds: errors cross process borders."""
+        return type(self), (self.detail, self.hint), self.__dict__
 
 
 class SettingsError(CodeIntelError):
@@ -124,6 +126,36 @@ class ParseFailed(CodeIntelError):
 
 class IdCollision(CodeIntelError):
     slug, status, title = "id-collision", 500, "Chunk id collision"
+
+
+class UpstreamFailed(CodeIntelError):
+    """`code` is a stage and a reason, as `synthesis.truncated`; the stages and reasons are closed sets.
+
+    `retryable`: the same call may succeed later, after `retry_after_ms` if the server said so. `prompt_too_long`: it
+    may succeed at once with less text.
+    """
+
+    slug, status, title = "backend-unavailable", 503, "Model server unavailable"
+
+    def __init__(
+        self,
+        detail: str,
+        hint: str = "",
+        *,
+        code: str = "",
+        retryable: bool = False,
+        retry_after_ms: int | None = None,
+        prompt_too_long: bool = False,
+    ) -> None:
+        super().__init__(detail, hint)
+        self.code = code
+        self.retryable = retryable
+        self.retry_after_ms = retry_after_ms
+        self.prompt_too_long = prompt_too_long
+
+
+class UpstreamMalformed(UpstreamFailed):
+    slug, status, title = "backend-bad-response", 502, "Model server gave a bad response"
 
 
 class ChannelFailed(CodeIntelError):

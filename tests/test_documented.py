@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path, PurePath
 
 import pytest
 import typer
 from prometheus_client import REGISTRY
-from pydantic import TypeAdapter
+from pydantic import BaseModel, SecretStr, TypeAdapter
 from starlette.routing import Route
 from typer.main import get_command
 
@@ -47,13 +49,16 @@ def rows(text: str) -> dict[str, list[str]]:
 
 def settings() -> dict[str, object]:
     """Return every setting's default by `section.key`."""
-    sections = {name: field.default for name, field in Settings.model_fields.items()}
-    return {
-        f"{name}.{key}": getattr(section, key)
-        for name, section in sections.items()
-        if isinstance(section, Section)
-        for key in type(section).model_fields
-    }
+    return dict(leaves("", Settings.model_construct()))
+
+
+def leaves(prefix: str, section: BaseModel) -> Iterator[tuple[str, object]]:
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, Section):
+            yield from leaves(f"{prefix}{name}.", value)
+        else:
+            yield f"{prefix}{name}", value
 
 
 def spelled(value: object) -> str:
@@ -62,6 +67,8 @@ def spelled(value: object) -> str:
         return "unset"
     if isinstance(value, PurePath):
         value = str(value)
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
     return f"`{json.dumps(value)}`"
 
 
@@ -92,18 +99,20 @@ def test_the_documented_variable_sets_the_setting(monkeypatch: pytest.MonkeyPatc
     other |= {
         "xtr.enable": "true",
         "xtr.quant_bits": "2",
+        "xtr.provider": "vllm",
         "xtr.mode": "wide",
         "xtr.blend": "sum",
         "xtr.score_norm": "z",
     }
     for key, row in rows(SETTINGS).items():
-        section, _, name = key.partition(".")
+        *sections, name = key.split(".")
         value = other.get(key) or another(settings()[key])
         with monkeypatch.context() as patched:
             patched.setenv(row[0].strip("`"), value)
             loaded = load_settings()
-        kind = type(getattr(loaded, section)).model_fields[name].annotation
-        read = getattr(getattr(loaded, section), name)
+        section = reduce(getattr, sections, loaded)
+        kind = type(section).model_fields[name].annotation
+        read = getattr(section, name)
         assert str(read) == str(TypeAdapter(kind).validate_python(json.loads(value) if value[0] == "[" else value)), key
         assert read != settings()[key], key
 

@@ -27,7 +27,7 @@ def open_index(settings: Settings) -> Opened:
     What was not asked for yet is verified, and what is published later swapped in, by a background thread until the
     searcher is closed. Raises EncoderFailed, SettingsError.
     """
-    encoder = open_encoder(settings.embedding, settings.paths.data_dir / "models")
+    encoder = open_encoder(settings.embedding, settings.paths.data_dir / "models", settings.vllm.embed)
     shards = Shards(settings.paths.data_dir, encoder, settings)
     navigator = OpenedNavigator(shards, settings.limits.max_lines, settings.retrieval.request_deadline_ms / 1000)
     return Opened(_Refreshed(shards, settings.paths.data_dir, settings.server.poll_s), navigator)

@@ -65,10 +65,17 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield Finding("data folder", writable, str(data_dir) if writable else "set CODEINTEL_PATHS__DATA_DIR")
     faiss = sorted({name for each in distributions() if (name := each.name.lower()).startswith("faiss")})
     yield Finding("one FAISS", len(faiss) == 1, ", ".join(faiss) or "pip install faiss-cpu")
-    model = settings.embedding
-    named = model.provider != "huggingface" or bool(model.model)
-    yield Finding("encoder", named, model.model or model.provider if named else "set CODEINTEL_EMBEDDING__MODEL")
+    yield Finding("encoder", *_encoder(settings))
     yield Finding("port", *_port(settings))
+
+
+def _encoder(settings: Settings) -> tuple[bool, str]:
+    provider, served = settings.embedding.provider, settings.vllm.embed
+    if provider == "huggingface":
+        return bool(settings.embedding.model), settings.embedding.model or "set CODEINTEL_EMBEDDING__MODEL"
+    if provider == "vllm":
+        return bool(served.url and served.model), served.model or "set CODEINTEL_VLLM__EMBED__URL and __MODEL"
+    return True, provider
 
 
 def _port(settings: Settings) -> tuple[bool, str]:

@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -60,16 +60,18 @@ class ChunkingSettings(Section):
 
 
 class EmbeddingSettings(Section):
-    provider: Literal["minilm", "huggingface", "none"] = "minilm"
-    """`minilm` is embedded; `huggingface` loads `model`; `none` serves without a dense channel. Affects results."""
+    provider: Literal["minilm", "huggingface", "vllm", "none"] = "minilm"
+    """`minilm` is embedded, `huggingface` loads `model`, `vllm` asks `vllm.embed`, `none` neither. Affects results."""
     model: str = ""
     """Model id or folder (safetensors only) for `huggingface`. Affects results."""
     revision: str = ""
-    """Revision of a hub model, pinned in every manifest. Affects results."""
+    """Revision of a hub model, or a name for the weights a server serves, pinned in every manifest. Affects results."""
     max_tokens: int = Field(128, ge=16, le=8192)
     """Tokens of a chunk the dense encoder reads (encoders.md: 128 beats 256 with MiniLM). Affects results."""
     batch_size: int = Field(16, ge=1, le=1024)
     """Chunks of equal length encoded at once. Affects speed."""
+    query_timeout_ms: int = Field(500, ge=1)
+    """A query whose vector a server takes longer to make is answered without. Affects results under load."""
     threads: int = Field(0, ge=0)
     """Encoder threads; 0 takes every core. Affects speed."""
 
@@ -115,6 +117,8 @@ class RetrievalSettings(Section):
 class XTRSettings(Section):
     enable: bool | None = None
     """Index the tokens of every chunk and rank by them; unset: where `model` is set. Affects results."""
+    provider: Literal["local", "vllm"] = "local"
+    """Where token vectors are made: here, or by `vllm.tokens`, which serves `model`. Affects results."""
     model: str = ""
     """Late-interaction model, id or folder (safetensors only); empty: the tokens of `embedding`. Affects results."""
     revision: str = ""
@@ -135,6 +139,26 @@ class XTRSettings(Section):
     @property
     def on(self) -> bool:
         return bool(self.model) if self.enable is None else self.enable
+
+
+class EndpointSettings(Section):
+    """One server of models: a vLLM process serves one model, and only that model's routes (answers §0)."""
+
+    url: str = ""
+    """Where it answers, as `http://host:8000`; empty: there is none. Affects results."""
+    model: str = ""
+    """The id under which it serves the model. Affects results."""
+    key: SecretStr = SecretStr("")
+    """Sent as `Authorization: Bearer`. Affects reach."""
+    timeout_s: float = Field(10.0, gt=0)
+    """A whole call, its retry included; a caller with less time gives up sooner. Affects results under load."""
+
+
+class VLLMSettings(Section):
+    embed: EndpointSettings = EndpointSettings()  # type: ignore[call-arg]
+    chat: EndpointSettings = EndpointSettings(timeout_s=60.0)
+    score: EndpointSettings = EndpointSettings()  # type: ignore[call-arg]
+    tokens: EndpointSettings = EndpointSettings()  # type: ignore[call-arg]
 
 
 class DuckDBSettings(Section):
@@ -224,6 +248,7 @@ class Settings(BaseSettings):
     index: IndexSettings = IndexSettings()  # type: ignore[call-arg]
     retrieval: RetrievalSettings = RetrievalSettings()  # type: ignore[call-arg]
     xtr: XTRSettings = XTRSettings()  # type: ignore[call-arg]
+    vllm: VLLMSettings = VLLMSettings()
     duckdb: DuckDBSettings = DuckDBSettings()  # type: ignore[call-arg]
     server: ServerSettings = ServerSettings()  # type: ignore[call-arg]
     limits: LimitsSettings = LimitsSettings()  # type: ignore[call-arg]

@@ -141,12 +141,21 @@ def load(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[Any, Any]:
     safely = {"local_files_only": True, "trust_remote_code": False}
     folder = checkpoint.folder
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **safely)
         config = AutoConfig.from_pretrained(folder, **safely)
         architecture = AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
         model = architecture.from_pretrained(folder, dtype=dtype, use_safetensors=True, **safely)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise EncoderFailed(f"model {folder.name} could not be loaded: {error}.", "Check the folder.") from error
+    return model, load_tokenizer(checkpoint)
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """Return the tokenizer, which pads on the right. Raises EncoderFailed."""
+    folder = checkpoint.folder
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise EncoderFailed(f"the tokenizer of {folder.name} could not be loaded: {error}.", "Check it.") from error
     tokenizer.padding_side = "right"
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    return model, tokenizer
+    return tokenizer

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from codeintel_rev.config.settings import EmbeddingSettings
+from codeintel_rev.config.settings import EmbeddingSettings, EndpointSettings, VLLMSettings
 from codeintel_rev.errors import EncoderFailed
 from codeintel_rev.types import Chunk, Floats, ModelFingerprint
 
@@ -24,6 +24,7 @@ _PROVIDERS = {
     "minilm": "codeintel_rev.encoders.minilm",
     "huggingface": "codeintel_rev.encoders.huggingface",
 }
+_SERVED = "codeintel_rev.encoders.served"
 
 
 class DenseEncoder(Protocol):
@@ -43,15 +44,23 @@ class DenseEncoder(Protocol):
     def encode_queries(self, texts: Sequence[str]) -> Floats: ...
 
 
-def open_encoder(settings: EmbeddingSettings, models_dir: Path) -> DenseEncoder | None:
-    """Return the configured encoder, or None when there is to be none. Raises EncoderFailed, SettingsError.
+def open_encoder(
+    settings: EmbeddingSettings, models_dir: Path, served: EndpointSettings | None = None
+) -> DenseEncoder | None:
+    """Return the configured encoder, or None when there is to be none; `served` is `vllm.embed`, for that provider.
+
+    Raises EncoderFailed, SettingsError.
 
     The provider's module is imported here and not at the top, because one of them imports torch (2 s, 300 MB).
     """
     if settings.provider == "none":
         return None
+    encoder: DenseEncoder
+    if settings.provider == "vllm":
+        encoder = importlib.import_module(_SERVED).open_encoder(settings, models_dir, served or VLLMSettings().embed)
+        return encoder
     provider = importlib.import_module(_PROVIDERS[settings.provider])
-    encoder: DenseEncoder = provider.open_encoder(settings, models_dir)
+    encoder = provider.open_encoder(settings, models_dir)
     return encoder
 
 

@@ -12,7 +12,7 @@ Float32 on a CPU, bfloat16 on CUDA; batches of like length.
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -101,42 +101,43 @@ class Tokens:
     offsets: Ids
 
 
+Forward = Callable[[Sequence[Tokens]], Sequence[tuple[Floats, Floats]]]
+"""Returns the dense (dim,) and the token vectors (t, token_dim) of each window, of any length. Raises EncoderFailed."""
+
+
 class LateInteraction:
-    """A TokenEncoder that runs a transformers model on the best device there is."""
+    """A TokenEncoder that reads as a checkpoint was trained to; `forward` makes the vectors, `ask` those of a query."""
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
-        loaded: tuple[Any, Any],
+        tokenizer: Any,
         reading: Reading,
-        projection: Projection,
+        forward: Forward,
+        ask: Forward,
+        fingerprints: tuple[ModelFingerprint, ModelFingerprint],
         *,
         window: int,
         batch_size: int,
     ) -> None:
-        self._model, tokenizer = loaded
         self._reading = reading
+        self._forward = forward
+        self._ask = ask
         self._batch_size = batch_size
         self._query_prefix = _prefix(tokenizer, reading.query_prefix)
         self._document_prefix = _prefix(tokenizer, reading.document_prefix)
         limit = min(MAX_QUERY_TOKENS, tokenizer.model_max_length)
         self._query_tokenizer = _truncating(tokenizer, limit - len(self._query_prefix))
         self._document_tokenizer = _truncating(tokenizer, window - len(self._document_prefix))
-        self._pad: int = tokenizer.pad_token_id
         self._filler: int = tokenizer.eos_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
         self._masked = Masked(reading.masks_special, _ids_of(tokenizer, reading.skipped))
-        self._pool = POOLS[checkpoint.pooling()]
-        device = self._model.device
-        self._matrix, self._bias = (torch.from_numpy(part).to(device) for part in (projection.matrix, projection.bias))
-        self.projection = projection
-        self.dense_fingerprint = _dense_fingerprint(checkpoint, reading, window, self._model)
-        self.fingerprint = _fingerprint(checkpoint, projection, self.dense_fingerprint)
+        self.dense_fingerprint, self.fingerprint = fingerprints
 
     def encode_documents(self, texts: Sequence[str]) -> Iterator[EncodedDocument]:
         for some in slices(texts, BATCHES_AT_ONCE * self._batch_size):
             encodings = [self._document_tokenizer.encode(valid(text)) for text in some]
             windows = [[encoding, *encoding.overflowing] for encoding in encodings]
-            runs = iter(self._run([_tokens(part, self._document_prefix) for parts in windows for part in parts]))
+            read = [_tokens(part, self._document_prefix) for parts in windows for part in parts]
+            runs = iter(self._run(read, self._forward))
             for parts in windows:
                 yield EncodedDocument(*self._joined([next(runs) for _ in parts], self._masked))
 
@@ -144,7 +145,7 @@ class LateInteraction:
         tokens = _tokens(self._query_tokenizer.encode(query_text(text)), self._query_prefix)
         if self._reading.expands:
             tokens = _expanded(tokens, self._reading, self._filler)
-        return EncodedQuery(*self._joined(list(self._run([tokens])), replace(self._masked, ids=frozenset())))
+        return EncodedQuery(*self._joined(self._run([tokens], self._ask), replace(self._masked, ids=frozenset())))
 
     def _joined(self, runs: Sequence[tuple[Tokens, Floats, Floats]], masked: Masked) -> tuple[Floats, Floats, Ids]:
         """Return (dense, tokens, offsets) of the text that `runs` are the windows of."""
@@ -154,7 +155,7 @@ class LateInteraction:
         dense = unit_rows(runs[0][1][None], 1, self.dense_fingerprint)[0]
         return dense, unit_rows(vectors, len(vectors), self.fingerprint), offsets
 
-    def _run(self, windows: Sequence[Tokens]) -> list[tuple[Tokens, Floats, Floats]]:
+    def _run(self, windows: Sequence[Tokens], forward: Forward) -> list[tuple[Tokens, Floats, Floats]]:
         """Return each window with its dense (dim,) and token vectors (t, token_dim), in order.
 
         Those of like length run together, the longest first: a batch is padded to its longest.
@@ -163,25 +164,36 @@ class LateInteraction:
         order = sorted(range(len(windows)), key=lambda position: -len(windows[position].ids))
         for start in range(0, len(order), self._batch_size):
             batch = order[start : start + self._batch_size]
-            dense, tokens = self._forward([windows[position] for position in batch])
-            for row, position in enumerate(batch):
-                window = windows[position]
-                made[position] = (window, dense[row], tokens[row, : len(window.ids)])
+            for position, vectors in zip(batch, forward([windows[each] for each in batch]), strict=True):
+                made[position] = (windows[position], *vectors)
         return [made[position] for position in range(len(windows))]
 
-    def _forward(self, windows: Sequence[Tokens]) -> tuple[Floats, Floats]:
-        device = self._model.device
-        ids = _padded([window.ids for window in windows], self._pad).to(device)
-        attended = _padded([window.attended for window in windows], 0).to(device)
+
+class TorchForward:
+    """Runs a transformers model, and what is projected of its tokens, on the device the model is on."""
+
+    def __init__(self, checkpoint: Checkpoint, model: Any, pad: int, projection: Projection) -> None:
+        self._name = checkpoint.model
+        self._model = model
+        self._pad = pad
+        self._pool = POOLS[checkpoint.pooling()]
+        self._matrix, self._bias = (
+            torch.from_numpy(part).to(model.device) for part in (projection.matrix, projection.bias)
+        )
+
+    def __call__(self, windows: Sequence[Tokens]) -> list[tuple[Floats, Floats]]:
+        ids = _padded([window.ids for window in windows], self._pad).to(self._model.device)
+        attended = _padded([window.attended for window in windows], 0).to(self._model.device)
         try:
             with torch.inference_mode():
                 hidden = self._model(input_ids=ids, attention_mask=attended).last_hidden_state.float()
                 dense, tokens = self._pool(hidden, attended), hidden @ self._matrix + self._bias
         except (RuntimeError, IndexError) as error:
             raise EncoderFailed(
-                f"model {self.fingerprint.model} failed on {len(windows)} windows: {error}.", "Lower the batch size."
+                f"model {self._name} failed on {len(windows)} windows: {error}.", "Lower the batch size."
             ) from error
-        return dense.cpu().numpy(), tokens.cpu().numpy()
+        rows = zip(windows, dense.cpu().numpy(), tokens.cpu().numpy(), strict=True)
+        return [(pooled, vectors[: len(window.ids)]) for window, pooled, vectors in rows]
 
 
 def open_token_encoder(
@@ -202,23 +214,30 @@ def open_token_encoder(
     refuse_what_cannot_be_honoured(checkpoint, MODULES)
     device, dtype = device_and_dtype()
     loaded, tokenizer = load(checkpoint, dtype)
-    if not tokenizer.is_fast:
-        raise EncoderFailed(f"the tokenizer of model {checkpoint.folder.name} cannot tell where a token stands.")
     dim = loaded.config.hidden_size
     head = colbert_head(checkpoint)
     projection = head or dense_modules(checkpoint) or projection or Projection.orthonormal(dim, min(dim, TOKEN_DIM))
     if projection.matrix.shape[0] != dim:
         raise DimensionMismatch(f"the token projection takes {projection.matrix.shape[0]} dimensions, not {dim}.")
     reading = Reading.of(checkpoint, is_colbert=head is not None)
+    window = window_of(checkpoint, tokenizer, reading, max_doclen)
+    dense = _dense_fingerprint(checkpoint, reading, window, loaded)
+    forward = TorchForward(checkpoint, loaded.to(device).eval(), tokenizer.pad_token_id, projection)
+    fingerprints = (dense, _fingerprint(checkpoint, projection, dense))
+    return LateInteraction(tokenizer, reading, forward, forward, fingerprints, window=window, batch_size=batch_size)
+
+
+def window_of(checkpoint: Checkpoint, tokenizer: Any, reading: Reading, max_doclen: int) -> int:
+    """Return the tokens of one window. Raises EncoderFailed, SettingsError when `tokenizer` cannot give them."""
+    if not tokenizer.is_fast:
+        raise EncoderFailed(f"the tokenizer of model {checkpoint.folder.name} cannot tell where a token stands.")
     window = max_doclen or min(reading.document_length, tokenizer.model_max_length)
     if window > tokenizer.model_max_length:
         raise SettingsError(
             f"setting xtr.max_doclen is {window}, {checkpoint.folder.name} reads at most {tokenizer.model_max_length}.",
             "Lower it.",
         )
-    return LateInteraction(
-        checkpoint, (loaded.to(device).eval(), tokenizer), reading, projection, window=window, batch_size=batch_size
-    )
+    return int(window)
 
 
 def _prefix(tokenizer: Any, prefix: str) -> tuple[int, ...]:

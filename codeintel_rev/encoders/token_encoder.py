@@ -19,6 +19,7 @@ from codeintel_rev.errors import NoTokenModel
 
 _MINILM = "codeintel_rev.encoders.minilm_tokens"
 _CHECKPOINT = "codeintel_rev.encoders.late_interaction"
+_SERVED = "codeintel_rev.encoders.served_tokens"
 
 
 class TokenEncoders:
@@ -62,7 +63,19 @@ def open_token_encoder(
         encoder: TokenEncoder = importlib.import_module(_MINILM).MiniLMTokens(dense, projection or _identity(dense))
         return encoder
     model, revision = _checkpoint(settings)
-    opened: TokenEncoder = importlib.import_module(_CHECKPOINT).open_token_encoder(
+    opened: TokenEncoder
+    if settings.xtr.provider == "vllm":
+        opened = importlib.import_module(_SERVED).open_token_encoder(
+            model,
+            revision,
+            models_dir,
+            settings.vllm.tokens,
+            max_doclen=settings.xtr.max_doclen,
+            batch_size=settings.embedding.batch_size,
+            query_s=settings.embedding.query_timeout_ms / 1000,
+        )
+        return opened
+    opened = importlib.import_module(_CHECKPOINT).open_token_encoder(
         model,
         revision,
         models_dir,
@@ -78,7 +91,7 @@ def shared_dense_encoder(settings: Settings, models_dir: Path) -> DenseEncoder |
 
     Raises EncoderFailed, SettingsError.
     """
-    if settings.xtr.model or settings.embedding.provider != "minilm":
+    if settings.xtr.provider == "vllm" or settings.xtr.model or settings.embedding.provider != "minilm":
         return None
     return open_encoder(settings.embedding, models_dir)
 
@@ -92,7 +105,8 @@ def fitted_projection(settings: Settings, dense: DenseEncoder | None, texts: Seq
 
 
 def _shares_session(settings: Settings, dense: DenseEncoder | None) -> bool:
-    return dense is not None and not settings.xtr.model and settings.embedding.provider == "minilm"
+    own = settings.xtr.provider == "local" and not settings.xtr.model
+    return dense is not None and own and settings.embedding.provider == "minilm"
 
 
 def _identity(dense: DenseEncoder | None) -> Projection:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import structlog
 
-from codeintel_rev.config.settings import EmbeddingSettings, Settings
+from codeintel_rev.config.settings import EmbeddingSettings, EndpointSettings, Settings
 from codeintel_rev.encoders.dense import DenseEncoder, open_encoder
 from codeintel_rev.errors import IndexCorrupt, InvalidArgument, NotFound
 from codeintel_rev.indexing.kin import open_kin
@@ -53,7 +53,7 @@ from codeintel_rev.types import BuildProgress, Limit, ModelFingerprint
 CACHE = "cache/vectors.sqlite"
 log = structlog.get_logger(__name__)
 ENGINES = ("duckdb", "faiss-cpu", "pyarrow", "tantivy", "tree-sitter")
-OpenEncoder = Callable[[EmbeddingSettings, Path], DenseEncoder | None]
+OpenEncoder = Callable[[EmbeddingSettings, Path, EndpointSettings], DenseEncoder | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,9 @@ class _Job:
 
     def run(self) -> Manifest:
         """Publish what is missing and return the manifest that is current then."""
-        encoder = self._opening(self._settings.embedding, self._settings.paths.data_dir / "models")
+        encoder = self._opening(
+            self._settings.embedding, self._settings.paths.data_dir / "models", self._settings.vllm.embed
+        )
         manifest = self._without_tokens(encoder)
         if self._settings.xtr.on:
             manifest, self.tokens_encoded = publish_tokens(self._store, manifest, self._settings, encoder, self._watch)

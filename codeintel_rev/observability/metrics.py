@@ -30,6 +30,14 @@ VECTOR_COVERAGE = Gauge(
 UNFOLLOWED = Gauge("codeintel_unfollowed", "Repositories whose watcher died or fails", multiprocess_mode="mostrecent")
 READINESS_CHANGES = Counter("codeintel_readiness_changes", "Readiness transitions of a worker", ["state"])
 
+VLLM_REQUESTS = Counter("codeintel_vllm_requests", "Calls to model servers", ["endpoint", "outcome"])
+VLLM_SECONDS = Histogram("codeintel_vllm_seconds", "Time of one call to a model server", ["endpoint"], buckets=SECONDS)
+VLLM_RETRIES = Counter("codeintel_vllm_retries", "Requests sent a second time", ["endpoint"])
+VLLM_HEDGES = Counter("codeintel_vllm_hedges", "Second requests beside a slow first one", ["endpoint", "winner"])
+VLLM_BREAKER_OPEN = Gauge(
+    "codeintel_vllm_breaker_open", "Whether calls are refused", ["endpoint"], multiprocess_mode="livemax"
+)
+
 # Late interaction: the names that dashboards of its first design know, in milliseconds, beside one in seconds.
 MILLISECONDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 5000.0)
 XTR_SEARCH_ENCODE_MS = Histogram("xtr_search_encode_ms", "Making a query's tokens", buckets=MILLISECONDS)

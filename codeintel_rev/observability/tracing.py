@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from opentelemetry import trace
+from opentelemetry import propagate, trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -32,6 +32,13 @@ def open_tracing(settings: ObservabilitySettings) -> TracerProvider:
 def trace_id() -> str:
     """Return the current trace's id as 32 hex digits; all zeros outside of any span."""
     return trace.format_trace_id(trace.get_current_span().get_span_context().trace_id)
+
+
+def trace_headers() -> dict[str, str]:
+    """Return the headers that make another server's spans part of the trace in progress; none outside of any."""
+    headers: dict[str, str] = {}
+    propagate.inject(headers)
+    return headers
 
 
 @contextmanager

@@ -155,6 +155,19 @@ def test_the_doctor_fails_when_a_check_does(
     assert {check["check"]: check["ok"] for check in told["checks"]}["encoder"] is False
 
 
+def test_the_doctor_masks_keys_and_names_what_a_served_model_lacks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CODEINTEL_EMBEDDING__PROVIDER", "vllm")
+    monkeypatch.setenv("CODEINTEL_VLLM__EMBED__URL", "http://model:8000")
+    monkeypatch.setenv("CODEINTEL_VLLM__EMBED__KEY", "canary")
+    with pytest.raises(inspect.Unwell, match="encoder"):
+        inspect.doctor(as_json=True)
+    shown = capsys.readouterr().out
+    assert "http://model:8000" in shown
+    assert "canary" not in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
