@@ -20,6 +20,7 @@
     ├── SourceFailed             a repository could not be read or its files listed
     ├── ParseFailed              a file could not be parsed within its limits
     ├── IdCollision              two chunks of one build got the same id
+    ├── UpstreamFailed           a model server gave no usable answer; an answer turns it into a Limit
     ├── ChannelFailed            one retrieval channel gave no answer; search turns it into a Limit
     └── DeadlineExceeded
 
@@ -128,6 +129,28 @@ class IdCollision(CodeIntelError):
 
 class ChannelFailed(CodeIntelError):
     slug, status, title, retryable = "channel-failed", 503, "Retrieval channel failed", True
+
+
+class UpstreamFailed(CodeIntelError):
+    """`code` is the limit's, such as `synthesis.stall`; `prompt_too_long` tells that a shorter prompt may do."""
+
+    slug, status, title = "upstream-failed", 502, "Model server failed"
+
+    def __init__(
+        self,
+        detail: str,
+        hint: str = "",
+        *,
+        code: str = "synthesis.unavailable",
+        retryable: bool = False,
+        retry_after_ms: int | None = None,
+        prompt_too_long: bool = False,
+    ) -> None:
+        super().__init__(detail, hint)
+        self.code = code
+        self.retryable = retryable  # type: ignore[misc]
+        self.retry_after_ms = retry_after_ms
+        self.prompt_too_long = prompt_too_long
 
 
 class DeadlineExceeded(CodeIntelError):
