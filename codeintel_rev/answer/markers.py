@@ -1,7 +1,7 @@
 """Where does the text of a model cite a source? A linear parser of markers, fed in pieces of any size (answers §3.1).
 
-Asked for are `⟦3⟧` and `⟦3:L120-L134⟧`; models drift, so outside code `[3]`, `[[3]]`, `【3】` and `［3］` are taken too.
-Every character is looked at once and at most `HOLD_BACK` are held, so neither a hostile text nor the way it is cut
+Asked for are `⟦3⟧` and `⟦3:L120-L134⟧`; models drift, so outside code `[3]`, `[[3]]`, `【3】` and `［3］` are taken
+too. Every character is looked at once and at most `HOLD_BACK` are held, so neither a hostile text nor the way it is cut
 into pieces changes time or result. `items[3]` in prose is no marker: rather none than an invented one.
 """
 
