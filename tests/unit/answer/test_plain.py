@@ -35,7 +35,9 @@ def streamed(*pieces: str) -> str:
 
 def links(text: str) -> list[str]:
     """Return what Markdown, HTML or an eager terminal would follow."""
-    return re.findall(r"(?i)\]\(|://\w|(?<![^\s(<])//\w+\.|\bwww\.\w|<[!/]?(?:a|img|script)\b|javascript:|data:\w+/", text)
+    return re.findall(
+        r"(?i)\]\(|://\w|(?<![^\s(<])//\w+\.|\bwww\.\w|<[!/]?(?:a|img|script)\b|javascript:|data:\w+/", text
+    )
 
 
 @pytest.mark.parametrize("text", HOSTILE)
