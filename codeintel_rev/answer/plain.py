@@ -30,8 +30,12 @@ _TAG = re.compile(
 
 def without_links(text: str) -> str:
     """Return whole words with every link, image and tag made text."""
-    linked = _SCHEME.sub("", _URL.sub(REMOVED, visible(text)))
-    return _TAG.sub("‹", linked.replace("](", "] ("))
+    return _TAG.sub("‹", _SCHEME.sub("", without_urls(text)).replace("](", "] ("))
+
+
+def without_urls(text: str) -> str:
+    """Return `text`, such as code between fences, without any URL and unseen character."""
+    return _URL.sub(REMOVED, visible(text))
 
 
 @dataclass(slots=True)
