@@ -83,7 +83,12 @@ def test_the_documented_variable_sets_the_setting(monkeypatch: pytest.MonkeyPatc
     """Each variable, by the name written down, changes what it names and nothing else."""
     monkeypatch.chdir(tmp_path)
     other = {"embedding.provider": "none", "server.host": "localhost", "observability.log_level": "error"}
-    other |= {"observability.log_format": "json", "server.ops_port": "9999", "server.tools": "full"}
+    other |= {
+        "observability.log_format": "json",
+        "server.ops_port": "9999",
+        "server.tools": "full",
+        "answer.profile": "deep",
+    }
     other |= {
         "xtr.enable": "true",
         "xtr.quant_bits": "2",

@@ -7,7 +7,7 @@ the extractive answer and the terminal event. From HYDRATE on nothing fails: the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import StrEnum, auto
 from typing import Literal
 
 RESERVE_MS = 150.0
@@ -40,20 +40,20 @@ PROFILES: dict[ProfileName, Profile] = {
 
 
 class State(StrEnum):
-    RECEIVED = "received"
-    CLASSIFY = "classify"
-    RETRIEVE = "retrieve"
-    FUSE = "fuse"
-    HYDRATE = "hydrate"
-    RERANK = "rerank"
-    PACK = "pack"
-    AWAIT_FIRST_TOKEN = "await_first_token"
-    STREAM = "stream"
-    VERIFY = "verify"
-    EXTRACT = "extract"
-    COMPLETED = "completed"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
+    RECEIVED = auto()
+    CLASSIFY = auto()
+    RETRIEVE = auto()
+    FUSE = auto()
+    HYDRATE = auto()
+    RERANK = auto()
+    PACK = auto()
+    AWAIT_FIRST_TOKEN = auto()
+    STREAM = auto()
+    VERIFY = auto()
+    EXTRACT = auto()
+    COMPLETED = auto()
+    FAILED = auto()
+    CANCELLED = auto()
 
 
 TERMINAL = frozenset((State.COMPLETED, State.FAILED, State.CANCELLED))

@@ -14,7 +14,7 @@ It is a ranking of answers by how much speaks for them, not a probability: it is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from codeintel_rev.answer.citations import terms
 from codeintel_rev.answer.events import CitationCounts
@@ -59,8 +59,7 @@ def signals(question: str, hits: Sequence[Hit], passages: Sequence[Passage]) -> 
 
 def confidence(found: Signals, citations: CitationCounts | None = None) -> float:
     """Return a number from 0 to 1; `citations` are those of a model's text, if one wrote it."""
-    values = {name: getattr(found, name) for name in _WEIGHTS}
-    counting = {name: value for name, value in values.items() if value is not None}
+    counting: dict[str, float] = {name: value for name, value in asdict(found).items() if value is not None}
     before = sum(_WEIGHTS[name] * value for name, value in counting.items()) / sum(_WEIGHTS[name] for name in counting)
     if citations is None:
         return round(before, 3)

@@ -10,10 +10,18 @@ import math
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from codeintel_rev.answer.events import ExtractItem
+from codeintel_rev.answer.events import (
+    Body,
+    Citation,
+    CitationChecked,
+    ExtractItem,
+    TextContext,
+    TextDelta,
+    TextStarted,
+)
 from codeintel_rev.answer.pack import Passage
 from codeintel_rev.answer.plain import without_links, without_urls
 from codeintel_rev.io.code_tokens import query_weights, tokenize
@@ -22,6 +30,8 @@ from codeintel_rev.types import Definition
 
 MOST_SENTENCES = 4
 WINDOW = range(3, 9)
+_APART = "\n\n"
+_UNCLEAR = "The index holds no clear answer to this. The nearest lines are:\n\n"
 _FAR_BEHIND = 0.5  # A source of less than this share of the best score is not told of.
 _MOST_CALLS = 6
 _WHERE = re.compile(r"^\W*(?:where|which (?:file|module|class|function|method))\b", re.IGNORECASE)
@@ -57,6 +67,31 @@ def extract(question: str, passages: Sequence[Passage]) -> tuple[ExtractItem, ..
     told = list(items.values())[:MOST_SENTENCES]
     shown = _shown(passages[0], weights) if passages and not (where and names) else None
     return tuple(told[:1] + ([shown] if shown else []) + told[1:])
+
+
+def told(
+    items: Sequence[ExtractItem], context: TextContext, offset: int, first_cid: int, *, clear: bool
+) -> Iterator[Body]:
+    """Yield the items as the text of an answer that starts at `offset`, each with its citation.
+
+    Unless it is `clear`, it says first that it is none.
+    """
+    if offset:
+        yield TextDelta(_APART, offset)
+        offset += len(_APART)
+    yield TextStarted("", context, offset)
+    if not clear:
+        yield TextDelta(_UNCLEAR, offset)
+        offset += len(_UNCLEAR)
+    for cid, item in enumerate(items, start=first_cid):
+        # A marker behind a fence would keep it open.
+        before = f"{item.text}\n" if item.text.endswith("`" * 3) else f"{item.text} "
+        end = "\n" if item is items[-1] else "\n\n"
+        yield TextDelta(f"{before}[{item.n}]{end}", offset)
+        at = offset + len(before)
+        yield Citation(cid, item.n, at, (offset, at), "exists", item.lines)
+        yield CitationChecked(cid, "supported", 1.0)
+        offset = at + len(f"[{item.n}]{end}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from codeintel_rev.answer.citations import Checked, checked, rarity, terms
-from codeintel_rev.answer.events import Citation, CitationChecked, CitationCounts, Limited, TextDelta
+from codeintel_rev.answer.citations import checked, rarity, terms
+from codeintel_rev.answer.events import Citation, CitationChecked, Limited, TextDelta
 from codeintel_rev.answer.markers import Marker, MarkerParser, Piece
 from codeintel_rev.answer.pack import Passage
 from codeintel_rev.answer.plain import Words
@@ -27,14 +27,11 @@ TRUNCATED = "citation.truncated"
 
 @dataclass(slots=True)
 class Transcript:
-    """One text over `passages`; it starts at `offset` of the answer's."""
+    """One text over `passages`."""
 
     passages: Sequence[Passage]
-    offset: int = 0
     text: str = ""
     citations: list[Citation] = field(default_factory=list)
-    results: dict[int, Checked] = field(default_factory=dict)
-    first_cid: int = 0
     _parser: MarkerParser = field(default_factory=MarkerParser)
     _words: Words = field(default_factory=Words)
     _rarity: dict[str, float] = field(default_factory=dict)
@@ -61,15 +58,6 @@ class Transcript:
         """Whether nothing but white space and citations was written since a sentence ended."""
         return not _WORD.search(re.sub(r"\[\d+\]", "", self.text[self._sentence :]))
 
-    def counts(self) -> CitationCounts:
-        statuses = [result.status for result in self.results.values()]
-        return CitationCounts(
-            total=len(self.citations),
-            supported=statuses.count("supported"),
-            weak=statuses.count("weak"),
-            invalid=sum(citation.status == "invalid" for citation in self.citations),
-        )
-
     def _take(self, piece: Piece) -> Iterator[Told]:
         if isinstance(piece, str):
             yield from self._write(self._words.feed(piece))
@@ -84,7 +72,7 @@ class Transcript:
             return
         if self._claimed == len(self.text) and self._claimed and text.startswith(_LINKS_WHEN_BEHIND_A_MARKER):
             text = f" {text}"
-        yield TextDelta(text, self.offset + len(self.text))
+        yield TextDelta(text, len(self.text))
         self.text += text
         for found in _SENTENCE_END.finditer(self.text, self._looked):
             yield from self._check(found.end())
@@ -97,12 +85,11 @@ class Transcript:
         at = len(self.text)
         claim = self._claim(at)
         status: Literal["exists", "invalid"] = "exists" if exists else "invalid"
-        cid = self.first_cid + len(self.citations)
-        span = (self.offset + claim[0], self.offset + claim[1])
-        citation = Citation(cid, marker.n, self.offset + at, span, status, marker.lines)
+        cid = len(self.citations)
+        citation = Citation(cid, marker.n, at, claim, status, marker.lines)
         self.citations.append(citation)
         if exists:
-            yield TextDelta(f"[{marker.n}]", self.offset + at)
+            yield TextDelta(f"[{marker.n}]", at)
             self.text += f"[{marker.n}]"
             self._looked = self._claimed = len(self.text)
             self._pending.append(citation)
@@ -115,8 +102,7 @@ class Transcript:
         if _WORD.search(self.text, start, at):
             return start, at
         if self._pending and self._claimed > self._sentence:
-            last = self._pending[-1].claim
-            return last[0] - self.offset, last[1] - self.offset
+            return self._pending[-1].claim
         return self._before if self._before[1] else (self._sentence, at)
 
     def _check(self, end: int) -> Iterator[Told]:
@@ -126,7 +112,6 @@ class Transcript:
         for citation in self._pending:
             passage = self.passages[citation.n - 1]
             result = checked(self._weights(citation, end), passage, citation.lines)
-            self.results[citation.cid] = result
             yield CitationChecked(citation.cid, result.status, result.overlap, result.evidence)
         self._pending.clear()
         self._sentence = end
@@ -134,7 +119,7 @@ class Transcript:
     def _weights(self, citation: Citation, end: int) -> dict[str, float]:
         """Return the terms of the claim; of the whole sentence where the marker stands before its words, as in
         "According to [1], …"."""
-        first, last = citation.claim[0] - self.offset, citation.claim[1] - self.offset
+        first, last = citation.claim
         found = terms(self.text[first:last], self._rarity, len(self.passages))
         if len(found) > 1:
             return found
