@@ -21,6 +21,7 @@ from typing import Literal
 
 from codeintel_rev.answer.events import CitationStatus, Evidence
 from codeintel_rev.answer.pack import Passage, sha256
+from codeintel_rev.errors import InvalidArgument
 from codeintel_rev.io.code_tokens import COMMON_WEIGHT, query_weights, tokenize
 from codeintel_rev.retrieval.plan import code_words
 from codeintel_rev.types import Freshness
@@ -113,8 +114,11 @@ def resolve(content_sha256: str, start_line: int, end_line: int, standing: Seque
     """Return where lines with that hash, once `start_line` to `end_line`, stand in a file as it is now.
 
     Lines that stand in several places are taken where they are nearest to the old one. The hash is the anchor and the
-    line a hint: lines that only look alike are never taken for them (answers §3.4).
+    line a hint: lines that only look alike are never taken for them (answers §3.4). Raises InvalidArgument for a range
+    that holds no line.
     """
+    if not 1 <= start_line <= end_line:
+        raise InvalidArgument(f"lines {start_line} to {end_line} are no range.", "Lines count from 1, first to last.")
     if standing is None:
         return Resolution("unknown")
     length = end_line - start_line + 1

@@ -54,6 +54,8 @@ T = TypeVar("T")
 CANDIDATES = 30
 """Hits asked of the search: those that are packed, and those a score may lift."""
 _INNER_SHARE = 0.9  # Of a stage's time: a search answers with what it has within its own deadline.
+_SLOW_MS = 1000.0
+"""After a search that took longer nothing is reranked (requirement C31)."""
 _RETRY_AFTER_MS = 1500
 _MOST_NAMES = 5
 _STATUS: dict[str, StageStatus] = {"ok": "ok", "late": "timeout", "failed": "error", "skipped": "skipped"}
@@ -120,8 +122,9 @@ class _Answering:
         course = self.course
         course.to(State.CLASSIFY)
         course.to(State.RETRIEVE)
-        yield course.tell(StageEvent("retrieve", "started", budget_ms=self._retrieve_ms()))
-        result = await self._retrieved()
+        budget = self._retrieve_ms()
+        yield course.tell(StageEvent("retrieve", "started", budget_ms=budget))
+        result = await self._retrieved(budget)
         for event in self._searched(result):
             yield event
         course.to(State.FUSE)
@@ -154,8 +157,8 @@ class _Answering:
         profile = self.course.profile
         return self.course.within(profile.retrieve_ms if self.parts.chat else profile.deadline_ms)
 
-    async def _retrieved(self) -> SearchResult:
-        search, question, budget = self.parts.searcher.search, self.question, self._retrieve_ms()
+    async def _retrieved(self, budget: float) -> SearchResult:
+        search, question = self.parts.searcher.search, self.question
         try:
             return await self._run(
                 lambda left: search(question.text, question.scope, CANDIDATES, deadline_ms=left), budget
@@ -191,8 +194,9 @@ class _Answering:
 
     async def _reranked(self, hits: tuple[Hit, ...], score: Score) -> tuple[Hit, ...] | Limited:
         """Return the hits in their new order, or why it is the old one."""
-        budget = self.course.profile.rerank_ms
-        if self.course.within(budget) < budget:
+        profile, elapsed = self.course.profile, self.course.log.elapsed_ms
+        budget = profile.rerank_ms
+        if self.course.within(budget) < budget or elapsed > max(_SLOW_MS, profile.retrieve_ms):
             return Limited("rerank.skipped_budget", "rerank", "Hits keep their order.", "No time was left to rerank.")
         documents = [f"{hit.path}\n{hit.snippet}" for hit in hits]
         asked = score.score(self.question.text, documents, trace_id=self.question.trace_id)

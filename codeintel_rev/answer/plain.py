@@ -44,6 +44,10 @@ class Words:
 
     _held: str = ""
 
+    @property
+    def holds_word(self) -> bool:
+        return bool(self._held.strip())
+
     def feed(self, text: str) -> str:
         """Return what is certain now."""
         self._held += text

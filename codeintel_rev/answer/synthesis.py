@@ -75,10 +75,14 @@ class Synthesis:
                     for event in self._taken(course, piece, clock, context):
                         yield event
         except TimeoutError:
+            for body in self.transcript.cut():
+                yield course.tell(body)
             yield course.tell(clock.late(course))
         except UpstreamFailed as error:
             if error.prompt_too_long and not self.transcript.text and asked.sources > 1:
                 raise _TooLong from error
+            for body in self.transcript.cut():
+                yield course.tell(body)
             yield course.tell(_limit(error.code, "What was verified so far is the answer.", error.detail, error))
 
     async def _next(
@@ -96,7 +100,8 @@ class Synthesis:
     ) -> Iterator[Event]:
         if isinstance(piece, ChatDelta):
             yield from self._told(course, self.transcript.feed(piece.text), context)
-            if clock.is_time(course) and self.transcript.ends_sentence and self.transcript.text:
+            if clock.is_time(course) and self.transcript.ends_sentence:
+                yield from self._told(course, self.transcript.cut(), context)
                 yield course.tell(clock.late(course))
                 self.ended = "deadline"
         else:

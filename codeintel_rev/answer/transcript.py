@@ -18,6 +18,7 @@ from codeintel_rev.answer.pack import Passage
 from codeintel_rev.answer.plain import Words
 
 _SENTENCE_END = re.compile(r"[.!?](?=\s)|\n")
+_ENDED = re.compile(r"[.!?](?:\[\d+\]|\s)*\Z")
 _WORD = re.compile(r"\w")
 _LINKS_WHEN_BEHIND_A_MARKER = ("(", "[", ":")
 
@@ -53,10 +54,14 @@ class Transcript:
         told = [event for piece in self._parser.finish() for event in self._take(piece)]
         return [*told, *self._write(self._words.finish()), *self._check(len(self.text))]
 
+    def cut(self) -> list[Told]:
+        """Return the checks of what is written, without what was held back: the model will not go on."""
+        return list(self._check(len(self.text)))
+
     @property
     def ends_sentence(self) -> bool:
-        """Whether nothing but white space and citations was written since a sentence ended."""
-        return not _WORD.search(re.sub(r"\[\d+\]", "", self.text[self._sentence :]))
+        """Whether the text could end here: behind a full stop, with no further word begun."""
+        return bool(_ENDED.search(self.text)) and not self._words.holds_word
 
     def _take(self, piece: Piece) -> Iterator[Told]:
         if isinstance(piece, str):

@@ -8,6 +8,7 @@ import pytest
 
 from codeintel_rev.answer.citations import checked, is_stale, phantoms, rarity, resolve, terms, unseen_names
 from codeintel_rev.answer.pack import sha256
+from codeintel_rev.errors import InvalidArgument
 from codeintel_rev.types import Freshness
 from tests.answers import ADD, LINES, hit, packed
 
@@ -63,6 +64,12 @@ BLOCK = LINES[9:17]
 def test_cited_lines_are_found_by_their_hash(standing: tuple[str, ...] | None, expected: tuple[object, ...]) -> None:
     found = resolve(PASSAGE.source.content_sha256, 10, 17, standing)
     assert (found.state, found.start_line, found.end_line) == expected
+
+
+@pytest.mark.parametrize("lines", [(0, 3), (5, 4), (-1, -1)])
+def test_a_range_without_a_line_is_refused(lines: tuple[int, int]) -> None:
+    with pytest.raises(InvalidArgument):
+        resolve("", *lines, LINES)
 
 
 def test_lines_that_only_look_alike_are_not_the_cited_ones() -> None:

@@ -80,9 +80,10 @@ def test_a_marker_cut_off_is_a_limit() -> None:
 def test_a_sentence_is_over_behind_its_citations() -> None:
     transcript = Transcript(PASSAGES)
     ended = [
-        (transcript.feed(piece), transcript.ends_sentence)[1] for piece in ("It adds", " it. ", "⟦1⟧", " Then", " x")
+        (transcript.feed(piece), transcript.ends_sentence)[1]
+        for piece in ("It adds", " it. ", "⟦1⟧", " Then", " x", ". ")
     ]
-    assert ended == [False, False, True, True, False]
+    assert ended == [False, True, True, False, False, True]
 
 
 PIECES = st.sampled_from(
