@@ -24,9 +24,11 @@ from codeintel_rev.answer.events import (
 )
 from codeintel_rev.answer.pack import Passage
 from codeintel_rev.answer.plain import without_links, without_urls
+from codeintel_rev.indexing.languages import PROSE
+from codeintel_rev.indexing.roles import role_of
 from codeintel_rev.io.code_tokens import query_weights, tokenize
 from codeintel_rev.retrieval.plan import make_plan
-from codeintel_rev.types import Definition
+from codeintel_rev.types import Definition, Role
 
 MOST_SENTENCES = 4
 WINDOW = range(3, 9)
@@ -36,14 +38,14 @@ _FAR_BEHIND = 0.5  # A source of less than this share of the best score is not t
 _MOST_CALLS = 6
 _WHERE = re.compile(r"^\W*(?:where|which (?:file|module|class|function|method))\b", re.IGNORECASE)
 _CALLERS = re.compile(r"\b(?:who|what|where)\b.*\b(?:calls?|called|callers?|uses?|used|usages?)\b", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
+_SENTENCE_END = re.compile(r"(?<=[\w)\]`'\"])[.!?](?=\s|$)")
 _SECTION = re.compile(
     r"\n\s*\n|\n\s*(?:Args|Arguments|Parameters|Returns|Raises|Example|:param|@param|\.\. )", re.IGNORECASE
 )
-_PROSE = frozenset(("markdown", "rst", "text", "asciidoc", "html"))
-_HEAD_ENDS = (":", "{", "=>", " do")
-_LONGEST_HEAD = 12
+_LONGEST_HEAD = 30
+_COMMENT = ("#", "//", "/*", "*", "--", ":param", ":type")
 _QUOTES = ('"""', "'''")
+_INNER_SPACE = re.compile(r"(?<=[(\[])\s+|,?\s+(?=[)\]])")
 _TICKS = re.compile(r"`+")
 _SHORT = 30
 _ROLE = re.compile(r":\w+:`~?([^`<]+?)(?: <[^`]*>)?`")
@@ -54,12 +56,14 @@ def extract(question: str, passages: Sequence[Passage]) -> tuple[ExtractItem, ..
     """Return the answer, the most direct sentence first; empty without passages."""
     weights = _telling(question, passages)
     names = make_plan(question, 1).names
-    calls = _calls(names, passages) if names and _CALLERS.search(question) else []
+    tests = "test" in question.lower()
+    told_of = [p for p in passages if tests or p is passages[0] or not _is_test(p)]
+    calls = _calls(names, told_of) if names and _CALLERS.search(question) else []
     if calls:
         return tuple(calls[:_MOST_CALLS])
-    best = passages[0].source.score if passages else 0.0
     where = bool(_WHERE.search(question))
-    near = [passage for passage in passages if passage.source.score >= _FAR_BEHIND * best]
+    best = passages[0].source.score if passages else 0.0
+    near = [passage for passage in told_of if passage.source.score >= _FAR_BEHIND * best]
     items: dict[str, ExtractItem] = {}
     for passage in near:
         found = _sentence(passage, weights, located=where and not items)
@@ -103,6 +107,10 @@ class _Doc:
     last: int
 
 
+def _is_test(passage: Passage) -> bool:
+    return role_of(passage.source.path, passage.source.language, "") is Role.TEST
+
+
 def _telling(question: str, passages: Sequence[Passage]) -> dict[str, float]:
     """Return the weight of every word of the question: the fewer sources hold it, the more it tells."""
     held = Counter(token for passage in passages for token in set(tokenize(passage.text)))
@@ -132,7 +140,7 @@ def _aboutness(definition: Definition, passage: Passage, weights: Mapping[str, f
 def _sentence(passage: Passage, weights: Mapping[str, float], *, located: bool) -> ExtractItem:
     source = passage.source
     definition = _best_definition(passage, weights)
-    if source.language in _PROSE:
+    if source.language in PROSE:
         return _quotation(passage, weights)
     if definition is None:
         name = f"`{source.symbol}` in " if source.symbol else ""
@@ -159,7 +167,7 @@ def _documentation(definition: Definition, passage: Passage) -> _Doc | None:
         return None
     for at, line in enumerate(passage.text.split("\n"), start=passage.source.start_line):
         if at >= definition.start_line - _LONGEST_HEAD and _begins(line, words):
-            sentence = _ROLE.sub(r"`\1`", " ".join(raw.split()))
+            sentence = _ROLE.sub(r"`\1`", " ".join(raw.split())).replace("``", "`")
             ended = sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
             return _Doc(ended, at, min(at + raw.count("\n"), passage.source.end_line))
     return None
@@ -204,7 +212,7 @@ def _shown(passage: Passage, weights: Mapping[str, float]) -> ExtractItem | None
     None when they hold nothing of it.
     """
     source = passage.source
-    if source.language in _PROSE:
+    if source.language in PROSE:
         return None
     lines = passage.text.split("\n")
     first, last = _body(_best_definition(passage, weights), passage)
@@ -216,7 +224,8 @@ def _shown(passage: Passage, weights: Mapping[str, float]) -> ExtractItem | None
         and lines[start].strip()
         and lines[min(start + size, last) - 1].strip()
     ]
-    scored = [(_density(lines[a:b], weights) * _shape(lines[a:b]), -a, -b) for a, b in windows]
+    read = ["" if line.lstrip().startswith(_COMMENT) else line for line in lines]
+    scored = [(_density(read[a:b], weights) * _shape(lines[a:b]), -a, -b) for a, b in windows]
     if not scored or max(scored)[0] <= 0:
         return None
     _, start, end = (abs(value) for value in max(scored))
@@ -233,31 +242,39 @@ def _body(definition: Definition | None, passage: Passage) -> tuple[int, int]:
     if definition is None:
         return 0, len(lines)
     last = min(len(lines), definition.end_line - start + 1)
-    head = max(0, definition.start_line - start)
-    first = next(
-        (at for at in range(head, min(head + _LONGEST_HEAD, last)) if lines[at].rstrip().endswith(_HEAD_ENDS)), head
-    )
-    doc = _documentation(definition, passage)
-    if doc:
-        said = range(max(first, doc.first - start), last)
-        first = next((at for at in said if _closes_doc(lines[at], opens=at == doc.first - start)), first)
-    return (first + 1, last) if first + 1 < last else (head, last)
+    first = _head_end(definition, lines, max(0, definition.start_line - start), last)
+    if first < last and lines[first].lstrip().lstrip("rRbBuU").startswith(_QUOTES):
+        closed = (at for at in range(first, last) if _closes_doc(lines[at], opens=at == first))
+        first = next(closed, last) + 1
+    return min(first, last), last
+
+
+def _head_end(definition: Definition, lines: Sequence[str], head: int, last: int) -> int:
+    """Return the line behind the definition's signature, which may take several."""
+    signature, seen = _letters(definition.signature), ""
+    for at in range(head, min(head + _LONGEST_HEAD, last)):
+        seen += _letters(lines[at])
+        if signature in seen:
+            return at + 1
+    return head + 1
+
+
+def _letters(text: str) -> str:
+    return re.sub(r"\W", "", text)
 
 
 def _closes_doc(line: str, *, opens: bool) -> bool:
     """Whether a string of documentation ends on `line`; on the line that `opens` it, it must stand twice."""
-    return any(line.rstrip().endswith(mark) and line.count(mark) > (opens and mark in line[:-3]) for mark in _QUOTES)
+    return any(line.rstrip().endswith(mark) and line.count(mark) > opens for mark in _QUOTES)
 
 
 def _statement_end(lines: Sequence[str], start: int, end: int, last: int) -> int:
-    """Return `end`, moved behind what belongs to the first line's block as far as a window is long."""
-    while (
-        end < last
-        and end - start < WINDOW.stop - 1
-        and lines[end].strip()
-        and _indent(lines[end]) > _indent(lines[start])
-    ):
+    """Return `end`, moved behind what belongs to the first line's block as far as a window is long, but no comment."""
+    most = min(last, start + WINDOW.stop - 1)
+    while end < most and lines[end].strip() and _indent(lines[end]) > _indent(lines[start]):
         end += 1
+    while end - start > 1 and lines[end - 1].lstrip().startswith(_COMMENT):
+        end -= 1
     return end
 
 
@@ -266,8 +283,9 @@ def _density(lines: Sequence[str], weights: Mapping[str, float]) -> float:
 
 
 def _shape(lines: Sequence[str]) -> float:
-    """Return less than 1 for lines that begin inside a statement or end where one opens."""
-    begins = 1.0 if _indent(lines[0]) == min(_indent(line) for line in lines if line.strip()) else 0.7
+    """Return less than 1 for lines that begin inside a statement or with a comment, or end where a statement opens."""
+    outermost = _indent(lines[0]) == min(_indent(line) for line in lines if line.strip())
+    begins = 1.0 if outermost and not lines[0].lstrip().startswith(_COMMENT) else 0.7
     return begins * (0.8 if lines[-1].rstrip().endswith(_OPENS) else 1.0)
 
 
@@ -278,17 +296,22 @@ def _indent(line: str) -> int:
 def _calls(names: Sequence[str], passages: Sequence[Passage]) -> list[ExtractItem]:
     """Return where the last of the `names` asked for is used, a sentence a line; definitions of it are none."""
     name = re.findall(r"\w+", names[-1])[-1]
-    use, defines = (
-        re.compile(rf"\b{re.escape(name)}\b\s*[(.\[]"),
-        re.compile(rf"\b(?:def|func|fn|function|class)\s+{name}\b"),
-    )
+    use = re.compile(rf"\b{re.escape(name)}\b\s*[(.\[]")
     found = []
     for passage in passages:
-        for number, line in enumerate(passage.text.split("\n"), start=passage.source.start_line):
-            if use.search(line) and not defines.search(line) and passage.source.language not in _PROSE:
-                text = f"`{name}` is used in {_place(passage, number)}: `{_one_line(line)}`."
-                found.append(ExtractItem(passage.source.n, (number, number), without_links(text)))
-                break
+        start, lines = passage.source.start_line, passage.text.split("\n")
+        heads = [
+            range(d.start_line, start + _head_end(d, lines, d.start_line - start, len(lines)))
+            for d in passage.definitions
+            if d.name == name
+        ]
+        used = (
+            n for n, line in enumerate(lines, start=start) if use.search(line) and not any(n in head for head in heads)
+        )
+        number = next(used, 0)
+        if number and passage.source.language not in PROSE:
+            text = f"`{name}` is used in {_place(passage, number)}: `{_one_line(lines[number - start])}`."
+            found.append(ExtractItem(passage.source.n, (number, number), without_links(text)))
     return found
 
 
@@ -301,4 +324,5 @@ def _place(passage: Passage, number: int) -> str:
 
 
 def _one_line(text: str) -> str:
-    return textwrap.shorten(text, 160, placeholder=" …").replace("`", "'")
+    closed = _INNER_SPACE.sub("", " ".join(text.split()))
+    return textwrap.shorten(closed, 160, placeholder=" …").replace("`", "'")

@@ -8,10 +8,11 @@ import pytest
 
 from codeintel_rev.answer.citations import checked, rarity, terms
 from codeintel_rev.answer.extract import MOST_SENTENCES, extract
-from codeintel_rev.answer.library import OpenedLibrary
+from codeintel_rev.answer.library import FileFacts, OpenedLibrary
 from codeintel_rev.answer.pack import Pack, pack
 from codeintel_rev.indexing.token_estimate import estimate_tokens
 from codeintel_rev.retrieval.shards import Shards
+from codeintel_rev.types import Definition, Revision
 from tests.answers import ADD, hit, packed
 from tests.indexed import ask
 
@@ -57,6 +58,40 @@ def test_without_documentation_the_signature_tells() -> None:
     assert answered("total", hit(19, 20, symbol="Cart.total"))[0] == (
         "`Cart.total` is defined in `shop/cart.py`, line 19: `def total(self, rates):`."
     )
+
+
+FETCH = '''\
+def fetch(
+    url,
+    retries,
+):
+    """
+    Fetch a page. It is read whole.
+
+    :param retries: how often the fetch is tried
+    """
+    # Some servers want a second fetch.
+    for attempt in range(retries):
+        page = get(url)
+        # Nothing came.
+    return page'''
+
+
+def test_what_is_shown_stands_behind_signature_and_documentation() -> None:
+    lines, doc = tuple(FETCH.split("\n")), "Fetch a page. It is read whole.\n\n:param retries: how often it is tried"
+    fetch = Definition("a.py", "python", "fetch", "fetch", "function", 1, 14, "def fetch(url, retries):", doc)
+    facts = {("shop", "a.py"): FileFacts(Revision("", "", dirty=False), lines, (fetch,))}
+    passages = packed(hit(1, 1, path="a.py", text=FETCH), facts=facts).passages
+    assert [item.text for item in extract("how often are retries of a page tried", passages)] == [
+        "`fetch` in `a.py`: Fetch a page. It is read whole.",
+        "```python\nfor attempt in range(retries):\n    page = get(url)\n```",
+    ]
+
+
+def test_tests_are_told_of_only_when_asked_for() -> None:
+    test = hit(1, 1, 0.9, path="tests/test_cart.py", text="add an item to the cart")
+    told = [len(answered(question, ADD, test)) for question in ("add an item", "which test covers add of an item")]
+    assert told[1] == told[0] + 1
 
 
 def test_callers_are_told_line_by_line() -> None:
