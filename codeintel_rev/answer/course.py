@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -40,7 +41,10 @@ class Stopped(Exception):
 
 @dataclass(slots=True)
 class Course:
-    """Made when the answer is asked for: the time runs from then on."""
+    """Made when the answer is asked for: the time runs from then on.
+
+    `resources` are closed with the answer: an iterator that is left half way closes none of those within it.
+    """
 
     profile: Profile
     cancel: Cancel
@@ -48,6 +52,7 @@ class Course:
     state: State = State.RECEIVED
     text: str = ""
     limits: list[Limit] = field(default_factory=list)
+    resources: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     def to(self, state: State) -> None:
         """Go on to `state`. Raises ValueError where that may not follow."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence, Sized
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -83,21 +83,22 @@ async def answer(question: Question, parts: Parts, settings: AnswerSettings, can
     name = question.profile or settings.profile
     loop = asyncio.get_running_loop()
     course = Course(profile(name, settings), cancel, Log(loop.time))
-    yield course.tell(
-        Created(
-            question.answer_id, question.trace_id, question.resumable, course.profile.deadline_ms, name, query_class
-        )
-    )
-    answering = _Answering(question, parts, settings, course)
-    try:
-        async for event in answering.events():
-            yield event
-    except Stopped as stopped:
-        course.to(State.CANCELLED)
-        yield course.tell(Cancelled(stopped.by, len(course.text)))
-    except CodeIntelError as error:
-        course.to(State.FAILED)
-        yield course.tell(_failed(error, question, course))
+    async with course.resources:
+        yield course.tell(_created(question, course, name, query_class))
+        try:
+            async for event in _Answering(question, parts, settings, course).events():
+                yield event
+        except Stopped as stopped:
+            course.to(State.CANCELLED)
+            yield course.tell(Cancelled(stopped.by, len(course.text)))
+        except CodeIntelError as error:
+            course.to(State.FAILED)
+            yield course.tell(_failed(error, question, course))
+
+
+def _created(question: Question, course: Course, name: ProfileName, query_class: str) -> Created:
+    deadline = course.profile.deadline_ms
+    return Created(question.answer_id, question.trace_id, question.resumable, deadline, name, query_class)
 
 
 def profile(name: ProfileName, settings: AnswerSettings) -> Profile:
@@ -127,20 +128,23 @@ class _Answering:
         result = await self._retrieved(budget)
         for event in self._searched(result):
             yield event
+        yield course.tell(StageEvent("retrieve", "ok", round(course.log.elapsed_ms, 1), budget, len(result.hits)))
         course.to(State.FUSE)
         if not result.hits:
             for event in self._empty(result):
                 yield event
             return
         course.to(State.HYDRATE)
+        since = course.log.elapsed_ms
         facts = await self._facts(result)
-        for event in self._ended("hydrate", facts):
+        for event in self._ended("hydrate", facts, since):
             yield event
         hits = result.hits
         if self.parts.score:
             course.to(State.RERANK)
+            since = course.log.elapsed_ms
             reranked = await self._reranked(hits, self.parts.score)
-            for event in self._ended("rerank", reranked):
+            for event in self._ended("rerank", reranked, since):
                 yield event
             hits = hits if isinstance(reranked, Limited) else reranked
         course.to(State.PACK)
@@ -249,16 +253,15 @@ class _Answering:
 
     async def _verified(self, passages: Sequence[Passage], written: str, first_cid: int) -> AsyncIterator[Event]:
         """Yield the citations whose lines are gone from the work tree, and a limit for names that nothing has."""
-        budget = self.course.within(self.course.profile.verify_ms)
+        since, budget = self.course.log.elapsed_ms, self.course.within(self.course.profile.verify_ms)
         cited = [one for one in self.course.log.of(Citation) if one.status == "exists" and one.cid >= first_cid]
         names = unseen_names(written, passages)
-        try:
-            stale, unknown = await self._run(lambda _: self._checks(passages, cited, names), budget)
-        except (TimeoutError, CodeIntelError) as error:
-            yield self.course.tell(
-                _degraded("verify", error, "Citations were not compared with the work tree.", budget)
-            )
+        outcome = await self._checked(passages, cited, names, budget)
+        for event in self._ended("verify", outcome, since):
+            yield event
+        if isinstance(outcome, Limited):
             return
+        stale, unknown = outcome
         for citation in stale:
             yield self.course.tell(CitationChecked(citation.cid, "stale", 0.0))
         if unknown:
@@ -266,6 +269,14 @@ class _Answering:
             action = "Do not rely on these names; search for them."
             detail = f"Named in the answer, but in no source and not defined here: {shown}."
             yield self.course.tell(Limited("synthesis.unknown_names", "verify", action, detail))
+
+    async def _checked(
+        self, passages: Sequence[Passage], cited: Sequence[Citation], names: Sequence[str], budget: float
+    ) -> tuple[list[Citation], tuple[str, ...]] | Limited:
+        try:
+            return await self._run(lambda _: self._checks(passages, cited, names), budget)
+        except (TimeoutError, CodeIntelError) as error:
+            return _degraded("verify", error, "Citations were not compared with the work tree.", budget)
 
     def _checks(
         self, passages: Sequence[Passage], cited: Sequence[Citation], names: Sequence[str]
@@ -286,14 +297,15 @@ class _Answering:
         """Return `work(milliseconds left)`, run in a thread. Raises TimeoutError, Stopped, and what it raises."""
         return await self.course.wait(self.parts.run(work, _INNER_SHARE * budget_ms), budget_ms)
 
-    def _ended(self, stage: str, outcome: Sized | Limited) -> Iterator[Event]:
-        """Yield how a stage ended: well, or why it did not."""
+    def _ended(self, stage: str, outcome: object, since_ms: float) -> Iterator[Event]:
+        """Yield how a stage ended that began at `since_ms`: well, or why it did not."""
+        ms = round(self.course.log.elapsed_ms - since_ms, 1)
         if not isinstance(outcome, Limited):
-            yield self.course.tell(StageEvent(stage, "ok", hits=len(outcome)))
+            yield self.course.tell(StageEvent(stage, "ok", ms))
             return
         kind = outcome.code.rpartition(".")[2]
         status: StageStatus = "timeout" if kind == "timeout" else "skipped" if kind == "skipped_budget" else "error"
-        yield self.course.tell(StageEvent(stage, status, budget_ms=outcome.budget_ms))
+        yield self.course.tell(StageEvent(stage, status, ms, outcome.budget_ms))
         yield self.course.tell(outcome)
 
     def _completed(self, status: AnswerStatus, ended: str, sure: float, counts: CitationCounts) -> Event:

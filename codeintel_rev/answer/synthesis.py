@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -21,6 +21,7 @@ Said = ChatDelta | ChatEnd
 
 _ESTIMATE_MARGIN = 1.1  # An estimate is taken for so much more.
 _GRACE = 0.9  # From this share of the time on, a stream ends with its sentence.
+_SO_FAR = "What was checked so far is the answer, else the sources' own."
 _SHRINK = 0.5  # What is left of a prompt that the server finds too long.
 
 
@@ -48,12 +49,13 @@ class Synthesis:
 
     async def write(self, course: Course, chat: Chat) -> AsyncIterator[Event]:
         """Yield the events of the text, and a limit for whatever went wrong. Raises Stopped."""
-        asked = self._fitting(None)
-        try:
-            asked = self._fitting(await _room(course, chat, asked, self.max_tokens))
-        except (TimeoutError, UpstreamFailed) as error:
+        whole = self._fitting(None)
+        length = await _known(course, chat.context_length())
+        counted = await _known(course, chat.count(whole.messages))
+        if counted is None:
             detail = "The model server did not count the prompt's tokens; they were estimated."
-            yield course.tell(_limit("pack.estimated", "The prompt may be shorter than it could be.", detail, error))
+            yield course.tell(Limited("pack.estimated", "synthesis", "The prompt may hold less than fits.", detail))
+        asked = self._fitting(_room(whole, length, counted or whole.tokens, self.max_tokens))
         try:
             async for event in self._stream(course, chat, asked):
                 yield event
@@ -68,6 +70,7 @@ class Synthesis:
         self.transcript.passages = self.passages[: asked.sources]
         try:
             said = chat.stream(asked.messages, max_tokens=self.max_tokens, trace_id=self.trace_id)
+            course.resources.push_async_callback(said.aclose)
             async with aclosing(said):
                 while not self.ended:
                     piece = await self._next(course, said, clock)
@@ -83,11 +86,10 @@ class Synthesis:
                 raise _TooLong from error
             for body in self.transcript.cut():
                 yield course.tell(body)
-            yield course.tell(_limit(error.code, "What was verified so far is the answer.", error.detail, error))
+            yield course.tell(Limited(error.code, "synthesis", _SO_FAR, error.detail))
 
-    async def _next(
-        self, course: Course, said: AsyncGenerator[ChatDelta | ChatEnd, None], clock: _Clock
-    ) -> ChatDelta | ChatEnd:
+    async def _next(self, course: Course, said: AsyncGenerator[Said, None], clock: _Clock) -> Said:
+        """Return the next piece. Raises TimeoutError when it is late or the time is up, UpstreamFailed, Stopped."""
         own = course.profile.first_token_ms if clock.first_ms is None else course.profile.stall_ms
         left = course.within(own) - (course.profile.verify_ms if course.within(own) < own else 0)
         try:
@@ -95,9 +97,7 @@ class Synthesis:
         except StopAsyncIteration as error:
             raise UpstreamFailed("the model's stream ended without an end.", code="synthesis.truncated") from error
 
-    def _taken(
-        self, course: Course, piece: ChatDelta | ChatEnd, clock: _Clock, context: TextContext
-    ) -> Iterator[Event]:
+    def _taken(self, course: Course, piece: Said, clock: _Clock, context: TextContext) -> Iterator[Event]:
         if isinstance(piece, ChatDelta):
             yield from self._told(course, self.transcript.feed(piece.text), context)
             if clock.is_time(course) and self.transcript.ends_sentence:
@@ -112,7 +112,8 @@ class Synthesis:
             yield course.tell(clock.usage(piece, course.log.elapsed_ms))
             if piece.finish_reason == "length":
                 detail = f"The model was cut after {self.max_tokens} tokens."
-                yield course.tell(_limit("synthesis.max_tokens", "Ask for less, or raise answer.max_tokens.", detail))
+                action = "Ask for less, or raise answer.max_tokens."
+                yield course.tell(Limited("synthesis.max_tokens", "synthesis", action, detail))
 
     def _told(self, course: Course, told: Iterable[Told], context: TextContext) -> Iterator[Event]:
         for body in told:
@@ -163,16 +164,19 @@ class _Clock:
         return Usage(end.prompt_tokens, end.completion_tokens, end.cached_tokens, first, rate)
 
 
-async def _room(course: Course, chat: Chat, asked: Prompt, max_tokens: int) -> int | None:
-    """Return the estimated tokens a prompt may have, None when this one fits. Raises TimeoutError, UpstreamFailed."""
-    budget = course.within(course.profile.pack_ms)
-    length = await course.wait(chat.context_length(), budget)
-    counted = await course.wait(chat.count(asked.messages), course.within(course.profile.pack_ms))
-    if counted is None:
-        raise UpstreamFailed("the model server has no /tokenize.", code="pack.estimated")
+async def _known(course: Course, asked: Awaitable[int | None]) -> int | None:
+    """Return what the model server tells about itself, None when it does not, or not in time. Raises Stopped."""
+    try:
+        return await course.wait(asked, course.within(course.profile.pack_ms))
+    except (TimeoutError, UpstreamFailed):
+        return None
+
+
+def _room(whole: Prompt, length: int | None, counted: int, max_tokens: int) -> int | None:
+    """Return the estimated tokens to which a prompt of `counted` must shrink, None when the model takes it."""
     if length is None or counted + max_tokens <= length:
         return None
-    return int((length - max_tokens) * asked.tokens / counted)
+    return int((length - max_tokens) * whole.tokens / counted)
 
 
 def _prompt(question: str, passages: Sequence[Passage], nonce: str) -> Prompt:
@@ -182,11 +186,6 @@ def _prompt(question: str, passages: Sequence[Passage], nonce: str) -> Prompt:
     return Prompt(messages, len(passages), tokens)
 
 
-def _limit(code: str, action: str, detail: str, cause: Exception | None = None) -> Limited:
-    why = cause.detail if isinstance(cause, UpstreamFailed) and cause.detail != detail else ""
-    return Limited(code, "synthesis", action, f"{detail} {why}".strip())
-
-
 def _late(code: str, ms: float, budget_ms: float) -> Limited:
-    action = "What was verified so far is the answer; a deeper profile has more time."
+    action = f"{_SO_FAR} A deeper profile has more time."
     return Limited(code, "synthesis", action, "The model was not in time.", budget_ms, round(ms, 1))

@@ -23,11 +23,14 @@ from codeintel_rev.answer.events import (
     Failed,
     Limited,
     Sources,
+    StageEvent,
     TextDelta,
     TextStarted,
     Usage,
     text_of,
 )
+from codeintel_rev.answer.orchestrator import answer
+from codeintel_rev.answer.parts import Parts
 from codeintel_rev.config.settings import AnswerSettings
 from codeintel_rev.errors import (
     CodeIntelError,
@@ -38,7 +41,7 @@ from codeintel_rev.errors import (
     UpstreamFailed,
 )
 from codeintel_rev.types import ChatEnd, Freshness, Limit, Scope
-from tests.answers import ADD, ASKED, LINES, STOP, FakeChat, FakeScore, Index, asked, hit
+from tests.answers import ADD, ASKED, LINES, STOP, FakeChat, FakeScore, Index, asked, at_once, hit, run_virtually
 
 T = TypeVar("T")
 GOOD = "`Cart.add` puts an item into the cart ⟦1:L10-L17⟧. "
@@ -260,6 +263,34 @@ def test_whoever_stops_an_answer_is_named_and_the_model_is_stopped(after: float)
     events = asked(Index(), chat, cancel_after=after)
     assert events[-1].body == Cancelled("client", len(text_of(events)))
     assert chat.closed == len(chat.asked)
+
+
+def test_an_answer_that_nobody_reads_on_stops_its_model() -> None:
+    chat = FakeChat([GOOD, GOOD, 60, GOOD, STOP])
+
+    async def leave() -> None:
+        parts = Parts(Index(), Index(), at_once, chat, "tiny")  # type: ignore[arg-type]
+        events = answer(ASKED, parts, AnswerSettings(), asyncio.get_running_loop().create_future())
+        async for event in events:
+            if isinstance(event.body, TextDelta):
+                break
+        assert chat.closed == 0
+        await events.aclose()  # type: ignore[attr-defined]
+        assert chat.closed == 1
+
+    run_virtually(leave())
+
+
+def test_every_stage_is_told_with_what_it_took() -> None:
+    events = asked(Index((ADD, OTHER)), FakeChat([GOOD, STOP]), FakeScore((0.0, 1.0), delay=0.2))
+    ended = {stage.stage: (stage.status, stage.ms) for stage in of(events, StageEvent) if stage.status != "started"}
+    assert ended == {
+        "lexical": ("ok", 1.0),
+        "retrieve": ("ok", 0.0),
+        "hydrate": ("ok", 0.0),
+        "rerank": ("ok", 200.0),
+        "verify": ("ok", 0.0),
+    }
 
 
 def test_the_settings_choose_profile_deadline_sources_and_links() -> None:
