@@ -34,7 +34,6 @@ from codeintel_rev.answer.events import (
     Sources,
     StageEvent,
     StageStatus,
-    TextContext,
 )
 from codeintel_rev.answer.extract import extract, told
 from codeintel_rev.answer.library import Facts
@@ -235,8 +234,7 @@ class _Answering:
         if not written:
             course.to(State.EXTRACT)
             first_cid = course.citations().total
-            context = TextContext(len(packed.passages), packed.tokens, packed.dropped)
-            for body in told(items, context, len(course.text), first_cid, clear=status != "abstained"):
+            for body in told(items, packed, len(course.text), first_cid, clear=status != "abstained"):
                 yield course.tell(body)
         course.to(State.VERIFY)
         async for event in self._verified(packed.passages, written, first_cid):
