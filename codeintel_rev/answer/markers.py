@@ -8,8 +8,9 @@ into pieces changes time or result. `items[3]` in prose is no marker: rather non
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 
 HOLD_BACK = 24
 """Longest marker, in characters; what is longer is text."""
@@ -154,11 +155,10 @@ def _markers(body: str, raw: str, opening: str) -> Iterator[Marker]:
             yield Marker(n or 0, (first, last or first) if first else None, raw)
 
 
-def _joined(pieces: Iterator[Piece]) -> list[Piece]:
+def _joined(pieces: Iterable[Piece]) -> list[Piece]:
+    """Return `pieces` with adjacent texts made one."""
     joined: list[Piece] = []
-    for piece in pieces:
-        if isinstance(piece, str) and joined and isinstance(joined[-1], str):
-            joined[-1] += piece
-        else:
-            joined.append(piece)
+    for is_text, run in groupby(pieces, key=lambda piece: isinstance(piece, str)):
+        held = list(run)
+        joined += ["".join(map(str, held))] if is_text else held
     return joined
