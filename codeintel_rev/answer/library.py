@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from codeintel_rev.errors import IndexUnavailable, NotFound
-from codeintel_rev.navigation.opened import Places, indexed_lines
+from codeintel_rev.navigation.opened import Place, Places, indexed_lines
 from codeintel_rev.types import Definition, Revision
 
 
@@ -47,15 +47,15 @@ class OpenedLibrary:
     places: Places
 
     def facts(self, files: Iterable[tuple[str, str]], generations: Mapping[str, str]) -> Facts:
-        found: dict[tuple[str, str], FileFacts] = {}
+        by_repo: dict[str, list[str]] = {}
         for repo, path in files:
+            by_repo.setdefault(repo, []).append(path)
+        found: dict[tuple[str, str], FileFacts] = {}
+        for repo, paths in by_repo.items():
             try:
                 with self.places.lease((repo,)) as (place,):
-                    manifest = place.generation.manifest
-                    if manifest.generation == generations.get(repo):
-                        definitions = tuple(place.catalog.symbols_of_file(path))
-                        lines = tuple(indexed_lines(place.catalog, path))
-                        found[repo, path] = FileFacts(manifest.revision, lines, definitions)
+                    if place.generation.manifest.generation == generations.get(repo):
+                        found.update(((repo, path), _facts(place, path)) for path in paths)
             except (NotFound, IndexUnavailable):
                 continue
         return found
@@ -70,3 +70,8 @@ class OpenedLibrary:
     def known_names(self, repos: Collection[str], names: Collection[str]) -> set[str]:
         with self.places.lease(tuple(repos)) as places:
             return {name for place in places for name in place.catalog.known_names(names)}
+
+
+def _facts(place: Place, path: str) -> FileFacts:
+    lines, definitions = indexed_lines(place.catalog, path), place.catalog.symbols_of_file(path)
+    return FileFacts(place.generation.manifest.revision, tuple(lines), tuple(definitions))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -134,10 +134,6 @@ class _Answering:
                 yield event
             return
         course.to(State.HYDRATE)
-        since = course.log.elapsed_ms
-        facts = await self._facts(result)
-        for event in self._ended("hydrate", facts, since):
-            yield event
         hits = result.hits
         if self.parts.score:
             course.to(State.RERANK)
@@ -147,6 +143,10 @@ class _Answering:
                 yield event
             hits = hits if isinstance(reranked, Limited) else reranked
         course.to(State.PACK)
+        since = course.log.elapsed_ms
+        facts = await self._facts(hits[: self.settings.max_sources], result.generations)
+        for event in self._ended("hydrate", facts, since):
+            yield event
         packed = self._packed(hits, {} if isinstance(facts, Limited) else facts)
         yield course.tell(Sources(tuple(passage.source for passage in packed.passages), result.generations))
         items = extract(self.question.text, packed.passages)
@@ -187,11 +187,12 @@ class _Answering:
         )
         yield self._completed("empty", "empty", 0.0, CitationCounts())
 
-    async def _facts(self, result: SearchResult) -> Facts | Limited:
-        files = dict.fromkeys((hit.repo, hit.path) for hit in result.hits[: 2 * self.settings.max_sources])
+    async def _facts(self, hits: Sequence[Hit], generations: Mapping[str, str]) -> Facts | Limited:
+        """Return what is known of the hits' files, or why it is not."""
+        files = tuple(dict.fromkeys((hit.repo, hit.path) for hit in hits))
         budget = self.course.within(self.course.profile.hydrate_ms)
         try:
-            return await self._run(lambda _: self.parts.library.facts(files, result.generations), budget)
+            return await self._run(lambda _: self.parts.library.facts(files, generations), budget)
         except (TimeoutError, CodeIntelError) as error:
             return _degraded("hydrate", error, "Sources come without their definitions.", budget)
 
