@@ -8,7 +8,9 @@
     before a model: .5 coverage + .2 named + .2 agreement + .1 margin, over the weights of those that count
     after one:      that, times (1 + share of its citations that are supported) / 2
 
-It is a ranking of answers by how much speaks for them, not a probability: it is calibrated on nothing yet.
+It is a ranking of answers by how much speaks for them, not a probability. Over 81 questions, each asked of its own
+repository and of another, the own answer is ahead in 88 of 100 pairs; none of the own is refused, 42 % of the others
+(`benchmarks/answers.py`; 0.6 instead of 0.4 would refuse 6 % and 60 %).
 """
 
 from __future__ import annotations
