@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from codeintel_rev.types import Definition
 WINDOW = range(3, 9)
 """Lines of an excerpt."""
 _LONGEST_HEAD = 30
-_SHORT = 30
+_SHORT, _LONGEST = 30, 300
 _SENTENCE_END = re.compile(r"(?<=[\w)\]`'\"])[.!?](?=\s|$)")
 _SECTION = re.compile(
     r"\n\s*\n|\n\s*(?:Args|Arguments|Parameters|Returns|Raises|Example|:param|@param|\.\. )", re.IGNORECASE
@@ -71,8 +72,8 @@ def documentation(definition: Definition, passage: Passage) -> Doc | None:
         return None
     for at, line in enumerate(passage.text.split("\n"), start=passage.source.start_line):
         if at >= definition.start_line - _LONGEST_HEAD and _begins(line, words):
-            sentence = _ROLE.sub(r"`\1`", " ".join(raw.split())).replace("``", "`")
-            ended = sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."
+            sentence = textwrap.shorten(_ROLE.sub(r"`\1`", raw), _LONGEST, placeholder=" …").replace("``", "`")
+            ended = sentence if sentence.endswith((".", "!", "?", "…")) else f"{sentence}."
             return Doc(ended, at, min(at + raw.count("\n"), passage.source.end_line))
     return None
 
