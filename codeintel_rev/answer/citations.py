@@ -85,7 +85,7 @@ def checked(weights: Mapping[str, float], passage: Passage, lines: tuple[int, in
         for number, line in enumerate(passage.lines(first, last), start=first)
     }
     found = (shown & weights.keys()).union(*held.values())
-    overlap = sum(weights[token] for token in found) / sum(weights.values()) if weights else 0.0
+    overlap = math.fsum(weights[token] for token in found) / math.fsum(weights.values()) if weights else 0.0
     kept = lines is None or (first, last) == lines
     best: CitationStatus = "supported" if kept and not source.tainted else "weak"
     status: CitationStatus = best if overlap >= SUPPORTED else "weak" if overlap >= WEAK else "unsupported"

@@ -48,7 +48,7 @@ def telling(question: str, passages: Sequence[Passage]) -> dict[str, float]:
 
 
 def score(text: str, weights: Mapping[str, float]) -> float:
-    return sum(weights.get(token, 0.0) for token in set(tokenize(text)))
+    return math.fsum(weights.get(token, 0.0) for token in set(tokenize(text)))
 
 
 def best_definition(passage: Passage, weights: Mapping[str, float]) -> Definition | None:
@@ -101,8 +101,8 @@ def excerpt(passage: Passage, weights: Mapping[str, float]) -> tuple[int, int] |
 
 
 def density(held: Sequence[frozenset[str]], weights: Mapping[str, float]) -> float:
-    """Return how much lines that hold these words say for their length."""
-    return sum(weights[token] for token in frozenset().union(*held)) / (len(held) + 6)
+    """Return how much lines that hold these words say for their length. Exactly summed: sets have no order."""
+    return math.fsum(weights[token] for token in frozenset().union(*held)) / (len(held) + 6)
 
 
 def _windows(lines: Sequence[str], first: int, last: int) -> list[tuple[int, int]]:

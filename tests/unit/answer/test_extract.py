@@ -7,6 +7,7 @@ import re
 import pytest
 
 from codeintel_rev.answer.citations import checked, rarity, terms
+from codeintel_rev.answer.excerpt import density
 from codeintel_rev.answer.extract import MOST_SENTENCES, extract
 from codeintel_rev.answer.library import FileFacts, OpenedLibrary
 from codeintel_rev.answer.pack import Pack, pack
@@ -140,3 +141,10 @@ def test_every_sentence_stands_on_its_lines(served: Shards, question: str) -> No
 )
 def test_the_direct_answer_comes_first(served: Shards, question: str, first: str) -> None:
     assert extract(question, found(served, question).passages)[0].text.startswith(first)
+
+
+def test_no_sum_depends_on_the_order_of_a_set() -> None:
+    """It is another in each process, and so would be the answer: two equal windows would change places."""
+    large = {f"{sign}{n}": sign * 10.0 ** (20 + n) for n in range(30) for sign in (1, -1)}
+    weights = {**large, "small": 1.0}
+    assert density([frozenset(weights)], weights) == 1.0 / 7
