@@ -248,6 +248,31 @@ class SearchResult:
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat: `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatDelta:
+    """A piece of what a model writes."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatEnd:
+    """A model ended by itself (`stop`) or was cut (`length`); tokens as its server counted them, None if it did not."""
+
+    finish_reason: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cached_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelFingerprint:
     """Which model made the vectors: vectors of two fingerprints are never compared.
 

@@ -95,6 +95,7 @@ def test_the_documented_variable_sets_the_setting(monkeypatch: pytest.MonkeyPatc
         "index.compact_window": "02:00-05:00",
         "server.ops_port": "9999",
         "server.tools": "full",
+        "answer.profile": "deep",
     }
     other |= {
         "xtr.enable": "true",

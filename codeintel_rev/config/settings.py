@@ -161,6 +161,25 @@ class VLLMSettings(Section):
     tokens: EndpointSettings = EndpointSettings()  # type: ignore[call-arg]
 
 
+class AnswerSettings(Section):
+    profile: Literal["fast", "balanced", "deep"] = "balanced"
+    """Time and effort of an answer whose question names none (docs/answers.md). Affects results."""
+    fast_ms: int = Field(2_000, ge=200)
+    """Deadline of a fast answer. Affects results under load."""
+    balanced_ms: int = Field(8_000, ge=200)
+    """Deadline of a balanced answer. Affects results under load."""
+    deep_ms: int = Field(30_000, ge=200)
+    """Deadline of a deep answer. Affects results under load."""
+    max_sources: int = Field(12, ge=1, le=50)
+    """Most sources of an answer. Affects results."""
+    context_tokens: int = Field(6_000, ge=256)
+    """Tokens the sources may take, or less where the model's context is shorter. Affects results."""
+    max_tokens: int = Field(600, ge=16)
+    """Tokens a model may write. Affects results."""
+    permalink: str = ""
+    """Address of lines at a commit, of {repo}, {commit}, {path}, {start}, {end}; empty: no links. Affects results."""
+
+
 class DuckDBSettings(Section):
     threads: int = Field(2, ge=1)
     """Affects speed."""
@@ -249,6 +268,7 @@ class Settings(BaseSettings):
     retrieval: RetrievalSettings = RetrievalSettings()  # type: ignore[call-arg]
     xtr: XTRSettings = XTRSettings()  # type: ignore[call-arg]
     vllm: VLLMSettings = VLLMSettings()
+    answer: AnswerSettings = AnswerSettings()  # type: ignore[call-arg]
     duckdb: DuckDBSettings = DuckDBSettings()  # type: ignore[call-arg]
     server: ServerSettings = ServerSettings()  # type: ignore[call-arg]
     limits: LimitsSettings = LimitsSettings()  # type: ignore[call-arg]

@@ -102,6 +102,10 @@ SELECT_FILE = "SELECT * FROM files WHERE path = $path"
 SELECT_FILES = "SELECT * FROM files WHERE status = $status ORDER BY path"
 SELECT_REASONS = "SELECT reason, count(*) FROM files WHERE reason <> '' GROUP BY reason ORDER BY reason"
 SELECT_CHUNKS_OF_FILE = "SELECT * EXCLUDE (place) FROM chunks WHERE path = $path ORDER BY place"
+SELECT_SYMBOLS_OF_FILE = "FROM symbols WHERE path = $path ORDER BY rowid"
+SELECT_KNOWN_NAMES = """
+SELECT DISTINCT name FROM symbols WHERE list_contains($names::VARCHAR[], name) ORDER BY name
+"""
 SELECT_CHUNKS = """
 SELECT * EXCLUDE (place) FROM chunks WHERE place BETWEEN $first AND $last ORDER BY place
 """

@@ -15,7 +15,7 @@ The builder writes it in a draft (`catalog_builder`); everyone else opens the pu
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -167,6 +167,14 @@ class Catalog:
     def chunks_of_file(self, path: str) -> list[Chunk]:
         """Return the chunks of the file at exactly `path` by line; none when it is not indexed."""
         return [_chunk(row) for row in self._rows(sql.SELECT_CHUNKS_OF_FILE, {"path": path})]
+
+    def symbols_of_file(self, path: str) -> list[Symbol]:
+        """Return the definitions of the file at exactly `path`, in file order."""
+        return [Symbol(*row) for row in self._rows(sql.SELECT_SYMBOLS_OF_FILE, {"path": path})]
+
+    def known_names(self, names: Collection[str]) -> set[str]:
+        """Return those of `names` that something here is defined by."""
+        return {name for (name,) in self._rows(sql.SELECT_KNOWN_NAMES, {"names": list(names)})}
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield every chunk by path and line, a page in memory at a time."""

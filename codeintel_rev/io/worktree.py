@@ -33,3 +33,13 @@ class Worktree:
         wanted = text.split("\n")
         found = lines_of(decoded.text)[start_line - 1 : start_line - 1 + len(wanted)] if decoded else []
         return Freshness.FRESH if found == wanted else Freshness.EDITED
+
+    def lines(self, path: str) -> tuple[str, ...] | None:
+        """Return the lines of the file as they stand now, none of one that is gone; None where nothing can be told."""
+        if not os.access(self.root, os.R_OK | os.X_OK):
+            return None
+        try:
+            decoded = decode(read_beneath(self.root, path, MAX_BYTES))
+        except (NotFound, InvalidArgument):
+            return ()
+        return tuple(lines_of(decoded.text)) if decoded else ()

@@ -89,7 +89,7 @@ class OpenedNavigator:
                 start_line,
                 end_line,
                 self.max_lines,
-                indexed_lines=_indexed_lines(place.catalog, path),
+                indexed_lines=indexed_lines(place.catalog, path),
             )
             return ReadLines(lines, place.generation.manifest.generation)
 
@@ -164,11 +164,11 @@ def _mark(repo: str, path: str, line: int) -> str:
 def _in_context(matches: Sequence[TextMatch], catalog: Catalog, context_lines: int) -> list[TextMatch]:
     if not context_lines:
         return list(matches)
-    files = {path: _indexed_lines(catalog, path) for path in dict.fromkeys(match.path for match in matches)}
+    files = {path: indexed_lines(catalog, path) for path in dict.fromkeys(match.path for match in matches)}
     return [with_context(match, files[match.path], context_lines) for match in matches]
 
 
-def _indexed_lines(catalog: Catalog, path: str) -> list[str]:
+def indexed_lines(catalog: Catalog, path: str) -> list[str]:
     """Return a file's lines as they were indexed: every line that is not blank lies in a chunk."""
     file = catalog.file(path)
     lines = [""] * (file.lines if file else 0)

@@ -17,12 +17,13 @@ import pytest
 
 from codeintel_rev.config.settings import load_settings
 from codeintel_rev.errors import UpstreamFailed
-from codeintel_rev.io.vllm.chat import ChatClient, ChatDelta, ChatEnd, Message
+from codeintel_rev.io.vllm.chat import ChatClient
 from codeintel_rev.io.vllm.embed import EmbedClient
 from codeintel_rev.io.vllm.endpoint import Endpoint
 from codeintel_rev.io.vllm.http import Upstream, http_client
 from codeintel_rev.io.vllm.pooling import PoolingClient
 from codeintel_rev.io.vllm.score import ScoreClient
+from codeintel_rev.types import ChatDelta, ChatEnd, Message
 from tests.stub_vllm import StubTransport, StubVLLM, serving
 
 SERVERS = ["in process", "hypercorn", pytest.param("real", marks=pytest.mark.conformance)]

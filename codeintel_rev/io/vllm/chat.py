@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from codeintel_rev.errors import UpstreamFailed
@@ -12,37 +12,13 @@ from codeintel_rev.io.vllm.http import Reply, Upstream
 from codeintel_rev.io.vllm.models import served_model
 from codeintel_rev.io.vllm.refusals import error_frame, failure, parsed, parsed_object, reason_of
 from codeintel_rev.io.vllm.sse import EventReader
+from codeintel_rev.types import ChatDelta, ChatEnd, Message
 
 TEMPERATURE = 0.1
 SEED = 7
 BYTES_PER_TOKEN = 8192
 """A stream may hold this many for each token asked for: a delta with usage and metrics is 700."""
 _COMPLETE = {"stop": "stop", "tool_calls": "stop", "length": "length"}
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """`role` is system, user or assistant."""
-
-    role: str
-    content: str
-
-
-@dataclass(frozen=True, slots=True)
-class ChatDelta:
-    """Some text, never empty."""
-
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ChatEnd:
-    """The model came to its end: `stop` by itself, `length` because it had used up its tokens."""
-
-    finish_reason: str
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    cached_tokens: int | None
 
 
 class ChatClient:

@@ -106,6 +106,20 @@ def test_all_ids_are_ascending(catalog: Catalog) -> None:
     assert catalog.ids().tolist() == sorted(owner.chunk_id for owner in CHUNKS)
 
 
+def test_the_symbols_of_a_file_come_in_its_order(catalog: Catalog) -> None:
+    assert [found.qualified_name for found in catalog.symbols_of_file("src/app/a.py")] == [
+        "app.parse",
+        "app.Parser",
+        "app.Parser.parse",
+    ]
+    assert catalog.symbols_of_file("src/app") == []
+
+
+def test_names_are_known_that_something_is_defined_by(catalog: Catalog) -> None:
+    assert catalog.known_names(["parse", "Parser", "app.parse", "pars", "'; DROP"]) == {"parse", "Parser"}
+    assert catalog.known_names([]) == set()
+
+
 def test_a_scope_that_restricts_nothing_selects_nothing(catalog: Catalog) -> None:
     assert catalog.select(Scope(repos=("repo",))) is None
 

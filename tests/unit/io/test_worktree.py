@@ -71,3 +71,14 @@ def test_without_a_tree_nothing_can_be_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for root in (tmp_path / "nowhere", tmp_path / "file", tmp_path / "file" / "below"):
         assert Worktree(root).freshness("a.py", 1, "one") is Freshness.UNKNOWN
+
+
+def test_the_lines_that_stand_there_now_are_read(root: Path) -> None:
+    (root / "a.py").write_text(TEXT)
+    assert Worktree(root).lines("a.py") == ("one", "two", "three", "four")
+
+
+def test_a_file_that_is_gone_has_no_lines_and_a_tree_that_is_gone_tells_nothing(root: Path) -> None:
+    (root / "a.bin").write_bytes(b"\0\1")
+    assert Worktree(root).lines("b.py") == Worktree(root).lines("../a.py") == Worktree(root).lines("a.bin") == ()
+    assert Worktree(root / "gone").lines("a.py") is None

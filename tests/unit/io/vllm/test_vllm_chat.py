@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from codeintel_rev.errors import UpstreamFailed, UpstreamMalformed
-from codeintel_rev.io.vllm.chat import ChatClient, ChatDelta, ChatEnd, Completion, Message
+from codeintel_rev.io.vllm.chat import ChatClient, Completion
 from codeintel_rev.io.vllm.endpoint import Endpoint
 from codeintel_rev.io.vllm.http import Upstream
+from codeintel_rev.types import ChatDelta, ChatEnd, Message
 from tests.stub_vllm import STREAMS, StubTransport, StubVLLM
 
 QUESTION = [Message("system", "Answer."), Message("user", "What does f return?")]
