@@ -90,7 +90,7 @@ class Project:
 
     def search(self, query: str, limit: int = 5, **scope: tuple[str, ...]) -> SearchResult:
         with self.opened() as opened:
-            return opened.searcher.search(query, Scope(**scope), limit, deadline_ms=10_000)
+            return opened.searcher.search(query, Scope(**scope), limit, deadline_ms=60_000)
 
 
 def new_project(folder: Path, models_dir: Path, files: Mapping[str, str | bytes] | None = None) -> Project:

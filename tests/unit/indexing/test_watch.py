@@ -16,7 +16,7 @@ from indexed import Place, ask, chunks_of, new_place
 from structlog.testing import capture_logs
 
 from codeintel_rev.app.probes import check_absent
-from codeintel_rev.config.settings import EmbeddingSettings, Settings
+from codeintel_rev.config.settings import EmbeddingSettings, EndpointSettings, Settings
 from codeintel_rev.errors import SourceFailed
 from codeintel_rev.indexing import watch
 from codeintel_rev.indexing.upkeep import Upkeep
@@ -120,7 +120,7 @@ def test_a_saved_file_is_found_and_a_renamed_one_at_its_new_path_only(place: Pla
 def test_the_encoder_is_opened_once_for_all_builds(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
 
-    def counted(settings: EmbeddingSettings, models: Path) -> None:
+    def counted(_settings: EmbeddingSettings, models: Path, _served: EndpointSettings) -> None:
         opened.append(models)
 
     monkeypatch.setattr(watch, "open_encoder", counted)
