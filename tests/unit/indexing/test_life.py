@@ -6,7 +6,12 @@ missing = phantom = duplicate = stale = 0, and every chunk is the nearest to its
 from __future__ import annotations
 
 import hashlib
+import multiprocessing
+import os
+import random
 import shutil
+import signal
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -48,6 +53,9 @@ from codeintel_rev.types import Chunk, Floats, ModelFingerprint, SourceFile
 DIM = 16
 PATHS = [f"{folder}{name}" for folder in ("", "shop/", "shop/deep/") for name in ("a.py", "b.go", "c.md", "größe.py")]
 FAILPOINTS = ["publish.after_fsync", "publish.after_manifest", "publish.before_replace", "publish.after_replace"]
+LOOSE = {"index": {"keep_generations": 2, "compact_deleted": 0.5, "compact_secondary": 0.5}}
+"""Settings under which updates leave something to compact."""
+Contents = Counter[tuple[str, str, str]]
 NUMBERS = st.lists(st.integers(0, 40), max_size=6)
 
 
@@ -99,8 +107,7 @@ class Life(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="life"))
-        sections = {"index": {"keep_generations": 2, "compact_deleted": 0.5, "compact_secondary": 0.5}}
-        self.project = Project(self.folder / "tree", self.folder / "data", sections)
+        self.project = Project(self.folder / "tree", self.folder / "data", LOOSE)
         self.project.root.mkdir()
         self.project.data_dir.mkdir()
         self.tree: dict[str, str] = {}
@@ -138,7 +145,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def update(self) -> None:
-        build("demo", self.project.root, self.project.settings(), on_progress=lambda _: None, opening=opening)
+        update(self.project)
         self.indexed = dict(self.tree)
 
     @precondition(lambda self: self.indexed is not None)
@@ -162,29 +169,40 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def holds_what_the_tree_held(self) -> None:
-        if self.indexed is None:
-            return
-        directory = self.project.directory
-        with closing(Catalog.open(directory, DuckDBSettings())) as catalog:
-            chunks = list(catalog.chunks())
-            files = {row.path for row in catalog.paths()}
-        found = Counter((chunk.path, chunk.symbol, chunk.text) for chunk in chunks)
-        assert found == expected(self.folder, self.indexed)
-        assert files == {path for path, text in self.indexed.items() if text.strip()}
-        ids = sorted(chunk.chunk_id for chunk in chunks)
-        assert len(set(ids)) == len(ids)
-        assert LexicalIndex.open(directory / "lexical").chunk_ids().tolist() == ids
-        if self.project.current.counts["vectors"]:
-            assert sorted(StoredVectors.open(directory, DIM).idmap()[1].tolist()) == ids
-            assert sorted(read_idmap(directory)[1].tolist()) == ids
-            assert_each_finds_itself(directory, chunks)
+        if self.indexed is not None:
+            assert found(self.project) == expected(self.folder, self.indexed)
+            assert_whole(self.project)
 
 
 def opening(*_: object) -> Hashed:
     return Hashed()
 
 
-def expected(folder: Path, tree: dict[str, str]) -> Counter[tuple[str, str, str]]:
+def update(project: Project) -> None:
+    build("demo", project.root, project.settings(), on_progress=lambda _: None, opening=opening)
+
+
+def found(project: Project) -> Contents:
+    with closing(Catalog.open(project.directory, DuckDBSettings())) as catalog:
+        return Counter((chunk.path, chunk.symbol, chunk.text) for chunk in catalog.chunks())
+
+
+def assert_whole(project: Project) -> None:
+    """Every store holds every chunk once, and each is the nearest to its own vector."""
+    directory = project.directory
+    with closing(Catalog.open(directory, DuckDBSettings())) as catalog:
+        chunks = list(catalog.chunks())
+        assert {row.path for row in catalog.paths()} >= {chunk.path for chunk in chunks}
+    ids = sorted(chunk.chunk_id for chunk in chunks)
+    assert len(set(ids)) == len(ids)
+    assert LexicalIndex.open(directory / "lexical").chunk_ids().tolist() == ids
+    if project.current.counts["vectors"]:
+        assert sorted(StoredVectors.open(directory, DIM).idmap()[1].tolist()) == ids
+        assert sorted(read_idmap(directory)[1].tolist()) == ids
+        assert_each_finds_itself(directory, chunks)
+
+
+def expected(folder: Path, tree: dict[str, str]) -> Contents:
     """Return what chunking makes of a tree of such files, apart from any index."""
     root = folder / "model"
     shutil.rmtree(root, ignore_errors=True)
@@ -232,6 +250,57 @@ def test_an_index_holds_what_its_tree_holds() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 @pytest.mark.usefixtures("in_this_process")
 def test_an_index_holds_what_its_tree_holds_whatever_comes() -> None:
     live(examples=100, steps=12)
+
+
+SEED, KILLS = 20261121, 200
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([__name__])  # Importing everything takes ten times as long as what is killed.
+
+
+def doomed(root: Path, data_dir: Path, by: str, seconds: float) -> None:
+    """Update or compact, and end after so many seconds as a kill would: what SIGALRM does where nobody handles it."""
+    text_stage.ParsePool = OwnProcess  # type: ignore[misc, assignment]
+    project = Project(root, data_dir, LOOSE)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    if by == "update":
+        update(project)
+    else:
+        compact("demo", project.settings())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.usefixtures("in_this_process")
+def test_two_hundred_kills_cost_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F01, F02, F10, F14: builder and compactor, at any moment; what is published before or after it, whole."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # For the server of forks, which is not told of it.
+    rng = random.Random(SEED)
+    project = Project(tmp_path / "tree", tmp_path / "data", LOOSE)
+    project.root.mkdir()
+    project.data_dir.mkdir()
+    tree: dict[str, str] = {}
+    killed: Counter[str] = Counter()
+    longest = 0.25
+    while killed.total() < KILLS:
+        for path in rng.sample(PATHS, 2):
+            tree[path] = content(path, [rng.randrange(40) for _ in range(rng.randint(1, 6))])
+            project.write({path: tree[path]})
+        by = rng.choice(["update", "compact"]) if project.store.current_id() else "update"
+        allowed = [expected(tmp_path, tree)] + ([found(project)] if project.store.current_id() else [])
+        process = FORKS.Process(target=doomed, args=(project.root, project.data_dir, by, rng.uniform(0.001, longest)))
+        process.start()
+        process.join()
+        assert process.exitcode in (0, -signal.SIGALRM), (by, process.exitcode)
+        killed[by] += process.exitcode != 0
+        if project.store.current_id():
+            assert project.store.verify(project.current.generation) == []
+            assert found(project) in allowed
+        if rng.random() < 0.2:
+            update(project)
+            assert found(project) == expected(tmp_path, tree)
+            assert_whole(project)
+    assert min(killed["update"], killed["compact"]) > KILLS / 4, killed
