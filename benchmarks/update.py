@@ -8,6 +8,7 @@ what a machine that does other things as well cannot change much.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import resource
 import subprocess
@@ -20,6 +21,7 @@ from typing import TypeVar
 import numpy as np
 
 from benchmarks.pipeline import corpus
+from codeintel_rev.cli.beside import compacting
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.indexing.build import BuildSummary, build
 from codeintel_rev.io.durable import DISK
@@ -79,6 +81,7 @@ def main() -> None:
         _figure("hashing the tree and the generation anew, for comparison", lambda: _hash_all(tree, settings))
         _one_file(tree, settings)
         _many_files(tree, settings)
+        _compaction(settings)
 
 
 def _build(tree: Path, settings: Settings) -> BuildSummary:
@@ -110,6 +113,35 @@ def _many_files(tree: Path, settings: Settings) -> None:
         place.write_text(text)
     summary = _figure("1,000 files of a chunk each added", lambda: _build(tree, settings))
     print(f"… {summary.counts['chunks'] - before} chunks (bound 10 s)")
+
+
+def _compaction(settings: Settings) -> None:
+    """Ask again and again, first undisturbed, then beside a compaction as a watcher runs it."""
+    opened = Shards(settings.paths.data_dir, Noise(), settings)
+    opened.refresh()
+    for number in range(50):
+        _asked_ms(opened, number)
+    quiet = np.percentile([_asked_ms(opened, number) for number in range(500)], (50, 99))
+    os.environ["CODEINTEL_PATHS__DATA_DIR"] = str(settings.paths.data_dir)
+    started, process, spent = time.perf_counter(), compacting("bench"), []
+    while process.poll() is None:
+        spent.append(_asked_ms(opened, len(spent)))
+    assert process.returncode == 0
+    assert len(spent) > 100
+    beside = np.percentile(spent, (50, 99))
+    print(f"compaction: {time.perf_counter() - started:.1f} s, {len(spent)} questions beside it")
+    print(
+        f"question p50 {quiet[0]:.1f} ms, p99 {quiet[1]:.1f}; beside it p50 {beside[0]:.1f}, p99 {beside[1]:.1f} ms:",
+        end=" ",
+    )
+    print(f"p99 {beside[1] / quiet[1]:.2f} times (bound 2)")
+    opened.close()
+
+
+def _asked_ms(opened: Shards, number: int) -> float:
+    started = time.perf_counter()
+    opened.search(f"add {number} to a value of the response", Scope(), 10, deadline_ms=60_000)
+    return (time.perf_counter() - started) * 1000
 
 
 def _figure(name: str, run: Callable[[], T]) -> T:
