@@ -7,6 +7,7 @@
     │   └── QueryTooComplex
     ├── NotFound                 no such repository, file or generation (forbidden looks the same)
     ├── GenerationGone           a cursor's generation is no longer kept
+    ├── EventsGone               the first events of an answer are no longer kept
     ├── BuildInProgress          another builder holds the shard
     ├── StaleBuild               the shard moved on while this build ran
     ├── InsufficientStorage      the disk is full
@@ -31,6 +32,9 @@ and, in `hint`, what to do next; they hold no absolute path, host or stack (RFC 
 from __future__ import annotations
 
 from typing import ClassVar
+
+PROBLEM_TYPE = "urn:codeintel:problem:"
+"""What a problem's `type` begins with; the slug follows."""
 
 
 class CodeIntelError(Exception):
@@ -73,6 +77,10 @@ class NotFound(CodeIntelError):
 
 class GenerationGone(CodeIntelError):
     slug, status, title = "generation-gone", 410, "Generation no longer kept"
+
+
+class EventsGone(CodeIntelError):
+    slug, status, title = "events-gone", 410, "Events no longer kept"
 
 
 class BuildInProgress(CodeIntelError):
