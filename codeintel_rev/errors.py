@@ -21,6 +21,7 @@
     ├── SourceFailed             a repository could not be read or its files listed
     ├── ParseFailed              a file could not be parsed within its limits
     ├── IdCollision              two chunks of one build got the same id
+    ├── StoreUnavailable         what workers share cannot be reached; each goes on alone
     ├── UpstreamFailed           a model server gave no usable answer; an answer turns it into a Limit
     ├── ChannelFailed            one retrieval channel gave no answer; search turns it into a Limit
     └── DeadlineExceeded
@@ -137,6 +138,10 @@ class IdCollision(CodeIntelError):
 
 class ChannelFailed(CodeIntelError):
     slug, status, title, retryable = "channel-failed", 503, "Retrieval channel failed", True
+
+
+class StoreUnavailable(CodeIntelError):
+    slug, status, title, retryable = "store-unavailable", 503, "Shared store unavailable", True
 
 
 class UpstreamFailed(CodeIntelError):

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 import pytest
 import typer
 from prometheus_client import REGISTRY
-from pydantic import TypeAdapter
+from pydantic import SecretStr, TypeAdapter
 from starlette.routing import Route
 from typer.main import get_command
 
@@ -64,6 +64,8 @@ def spelled(value: object) -> str:
         return "unset"
     if isinstance(value, PurePath):
         value = str(value)
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
     return f"`{json.dumps(value)}`"
 
 

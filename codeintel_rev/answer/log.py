@@ -8,12 +8,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, get_args
 
+import structlog
+
 from codeintel_rev.answer.events import Event, Failed, Terminal, payload
-from codeintel_rev.errors import PROBLEM_TYPE, EventsGone, NotFound
+from codeintel_rev.errors import PROBLEM_TYPE, EventsGone, NotFound, StoreUnavailable
+from codeintel_rev.types import Line
+
+log = structlog.get_logger(__name__)
 
 Told = Mapping[str, Any]
 """An event as its line tells it: `type`, `seq`, `t_ms`, then its own members."""
@@ -21,29 +26,15 @@ Told = Mapping[str, Any]
 TERMINAL = frozenset(kind.type for kind in get_args(Terminal))
 MOST_ANSWERS = 1000
 """That a Ring keeps; an answer has about 50 kB of lines."""
+POLL_S = 0.1
+PAUSE_S = 5.0
+"""Without the store, once it failed: a store that hangs must not slow down every line."""
 _OF_A_PROBLEM = tuple("title status detail action code stage retryable retry_after_ms trace_id limits".split())
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One event. `data` is its JSON object on one line."""
-
-    seq: int
-    type: str
-    data: str
-
-    @property
-    def is_last(self) -> bool:
-        return self.type in TERMINAL
-
-    def told(self) -> dict[str, Any]:
-        """Return the object."""
-        return dict(json.loads(self.data))
 
 
 def line(told: Told) -> Line:
     """Return the line of an event."""
-    return Line(told["seq"], told["type"], json.dumps(told, separators=(",", ":")))
+    return Line(told["seq"], told["type"], json.dumps(told, separators=(",", ":")), told["type"] in TERMINAL)
 
 
 def told(event: Event, answer_id: str) -> Told:
@@ -75,6 +66,36 @@ class AnswerLog(Protocol):
 
     async def end(self, answer_id: str) -> int | None:
         """Return the number of the last line, None while the answer is under way. Raises NotFound."""
+        ...
+
+
+class Store(Protocol):
+    """What all workers reach. Every method raises StoreUnavailable, soon."""
+
+    async def append(self, answer_id: str, line: Line) -> None:
+        """Keep a line of an answer."""
+        ...
+
+    async def lines(self, answer_id: str, after: int) -> tuple[Line, ...]:
+        """Return the kept lines behind `after`."""
+        ...
+
+    async def last(self, answer_id: str) -> Line | None:
+        """Return the latest line, None for an answer that is not kept."""
+        ...
+
+    async def attend(self, answer_id: str, seconds: float) -> None:
+        """Let it be known for so long that an answer has a reader."""
+        ...
+
+    async def is_attended(self, answer_id: str) -> bool: ...
+
+    async def send_cancel(self, answer_id: str) -> None:
+        """Tell every worker that an answer is cancelled."""
+        ...
+
+    def cancels(self) -> AsyncGenerator[str, None]:
+        """Yield the answers that are cancelled from now on."""
         ...
 
 
@@ -131,6 +152,10 @@ class Ring:
         kept = self._kept(answer_id)
         return kept.lines[-1].seq if kept.is_over else None
 
+    def holds(self, answer_id: str) -> bool:
+        self._forget()
+        return answer_id in self._answers
+
     def _kept(self, answer_id: str) -> _Kept:
         self._forget()
         if answer_id not in self._answers:
@@ -144,3 +169,50 @@ class Ring:
             len(self._answers) > self.most_answers or next(iter(self._answers.values())).at <= oldest
         ):
             del self._answers[next(iter(self._answers))]
+
+
+@dataclass(slots=True)
+class Shared:
+    """A ring whose lines every worker finds in a store. Without the store it is the ring, and tells so in the log.
+
+    Who reads where the answer was made reads the ring; elsewhere the store is looked at every `POLL_S` seconds.
+    """
+
+    ring: Ring
+    store: Store
+    clock: Callable[[], float]
+    _again: float = 0.0
+
+    @property
+    def resumable(self) -> bool:
+        return True
+
+    async def append(self, answer_id: str, line: Line) -> None:
+        await self.ring.append(answer_id, line)
+        if self.clock() < self._again:
+            return
+        try:
+            await self.store.append(answer_id, line)
+        except StoreUnavailable as error:
+            self._again = self.clock() + PAUSE_S
+            log.warning("answers_not_shared", reason=str(error), seconds=PAUSE_S)
+
+    async def read(self, answer_id: str, after: int, wait_s: float) -> tuple[Line, ...]:
+        if self.ring.holds(answer_id):
+            return await self.ring.read(answer_id, after, wait_s)
+        until = self.clock() + wait_s
+        while not (found := await self.store.lines(answer_id, after)):
+            if await self.end(answer_id) is not None or self.clock() >= until:
+                return ()
+            await asyncio.sleep(POLL_S)
+        if [one.seq for one in found] != list(range(after + 1, after + 1 + len(found))):
+            raise EventsGone(f"not all events behind {after} are kept.", "Ask again.")
+        return found
+
+    async def end(self, answer_id: str) -> int | None:
+        if self.ring.holds(answer_id):
+            return await self.ring.end(answer_id)
+        last = await self.store.last(answer_id)
+        if last is None:
+            raise NotFound("no such answer is kept.", "Ask again.")
+        return last.seq if last.is_last else None

@@ -14,14 +14,14 @@ import structlog
 from codeintel_rev.answer.budgets import ProfileName
 from codeintel_rev.answer.course import Cancel
 from codeintel_rev.answer.events import CancelledBy, Event, Failed
-from codeintel_rev.answer.log import AnswerLog, Line, line, told
+from codeintel_rev.answer.log import PAUSE_S, AnswerLog, Store, line, told
 from codeintel_rev.answer.orchestrator import Question, answer
 from codeintel_rev.answer.parts import Parts
 from codeintel_rev.answer.trace import trace_of
 from codeintel_rev.config.settings import AnswerSettings
-from codeintel_rev.errors import CodeIntelError
+from codeintel_rev.errors import CodeIntelError, StoreUnavailable
 from codeintel_rev.observability.answer_trace import AnswerTrace
-from codeintel_rev.types import Scope
+from codeintel_rev.types import Line, Scope
 
 SILENCE_S = 10.0
 """After which a reader is told that there is nothing new."""
@@ -47,17 +47,21 @@ class _Running:
     cancel: Cancel
     task: asyncio.Task[None] | None = None
     readers: int = 0
-    grace: asyncio.TimerHandle | None = None
+    grace: asyncio.Task[None] | None = None
 
 
 @dataclass(slots=True)
 class Answers:
-    """All answers of this process. `record` takes the trace of each; it must not block."""
+    """All answers of this process. `record` takes the trace of each; it must not block.
+
+    With a `store`, which `log` shares, other workers' callers read and cancel them too.
+    """
 
     parts: Parts
     settings: AnswerSettings
     log: AnswerLog
     record: Callable[[AnswerTrace], None]
+    store: Store | None = None
     _running: dict[str, _Running] = field(default_factory=dict)
 
     async def ask(self, asked: Asked, trace_id: str) -> str:
@@ -73,7 +77,7 @@ class Answers:
         await self.log.append(answer_id, line(told(created, answer_id)))
         running = self._running[answer_id] = _Running(cancel)
         running.task = asyncio.create_task(self._write(question, [created], events, traced=asked.traced))
-        running.task.add_done_callback(_report)
+        running.task.add_done_callback(lambda task: self._over(answer_id, task))
         return answer_id
 
     async def lines(
@@ -87,6 +91,7 @@ class Answers:
         self._come(answer_id)
         try:
             while True:
+                await self._attend(answer_id)
                 found = await self.log.read(answer_id, after, SILENCE_S)
                 if not found:
                     if await self.is_told(answer_id, after):
@@ -108,7 +113,8 @@ class Answers:
     async def cancel(self, answer_id: str, by: CancelledBy = "client") -> None:
         """Stop an answer, at once; one that is over stays as it is. Raises NotFound."""
         if answer_id not in self._running:
-            await self.log.end(answer_id)
+            if await self.log.end(answer_id) is None and self.store:
+                await self.store.send_cancel(answer_id)
             return
         self._stop(answer_id, by)
 
@@ -116,6 +122,17 @@ class Answers:
         """Return whether nothing comes behind line `after`. Raises NotFound."""
         end = await self.log.end(answer_id)
         return end is not None and end <= after
+
+    async def listen(self) -> None:
+        """Stop what callers of other workers cancel, for ever. REQUIRES a store."""
+        while self.store:
+            try:
+                async with aclosing(self.store.cancels()) as cancels:
+                    async for answer_id in cancels:
+                        self._stop(answer_id, "client")
+            except StoreUnavailable as error:
+                log.warning("cancels_not_heard", reason=str(error), seconds=PAUSE_S)
+                await asyncio.sleep(PAUSE_S)
 
     async def close(self) -> None:
         """Stop every answer and wait until each has told so."""
@@ -146,18 +163,24 @@ class Answers:
                 end = replace(end, seq=end.seq + 1)
             await self.log.append(question.answer_id, line(told(end, question.answer_id)))
             self.record(trace)
-            del self._running[question.answer_id]
+
+    def _over(self, answer_id: str, task: asyncio.Task[None]) -> None:
+        if grace := self._running.pop(answer_id).grace:
+            grace.cancel()
+        if not task.cancelled() and (error := task.exception()):
+            log.error("answer_failed", exc_info=error)
 
     def _stop(self, answer_id: str, by: CancelledBy) -> None:
-        cancel = self._running[answer_id].cancel
-        if not cancel.done():
-            cancel.set_result(by)
+        running = self._running.get(answer_id)
+        if running and not running.cancel.done():
+            running.cancel.set_result(by)
 
     def _come(self, answer_id: str) -> None:
         if running := self._running.get(answer_id):
             running.readers += 1
             if running.grace:
                 running.grace.cancel()
+                running.grace = None
 
     def _leave(self, answer_id: str, by: CancelledBy) -> None:
         """Stop an answer without readers: a log that other workers read gives them time to come back."""
@@ -168,13 +191,28 @@ class Answers:
         if running.readers:
             return
         if self.log.resumable and by == "disconnect":
-            running.grace = asyncio.get_running_loop().call_later(GRACE_S, self._expire, answer_id)
+            running.grace = asyncio.create_task(self._wait_for_readers(answer_id))
         else:
             self._stop(answer_id, by)
 
-    def _expire(self, answer_id: str) -> None:
-        if answer_id in self._running and not self._running[answer_id].readers:
-            self._stop(answer_id, "disconnect")
+    async def _wait_for_readers(self, answer_id: str) -> None:
+        """Stop the answer unless somebody comes back, to whichever worker."""
+        attended = True
+        while attended:
+            await asyncio.sleep(GRACE_S)
+            attended = await self._is_attended(answer_id)
+        self._stop(answer_id, "disconnect")
+
+    async def _is_attended(self, answer_id: str) -> bool:
+        try:
+            return await self.store.is_attended(answer_id) if self.store else False
+        except StoreUnavailable:
+            return False
+
+    async def _attend(self, answer_id: str) -> None:
+        """Tell the worker that makes the answer, where it is another one, that it is read here."""
+        if self.store and answer_id not in self._running:
+            await self.store.attend(answer_id, SILENCE_S + GRACE_S)
 
 
 def _broken(events: list[Event], question: Question) -> Event:
@@ -199,8 +237,3 @@ def _shown(trace: AnswerTrace) -> dict[str, object]:
     """Return the row without what says nothing, and never with text: a trace may be shown to others."""
     row = asdict(trace)
     return {name: value for name, value in row.items() if value is not None and name not in ("question", "text")}
-
-
-def _report(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()):
-        log.error("answer_failed", exc_info=error)

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
-from codeintel_rev.answer.log import Line
 from codeintel_rev.answer.running import Answers
 from codeintel_rev.app.frames import HEADERS, HEARTBEAT, RETRY, Dialect, encoder
 from codeintel_rev.app.problems import MEDIA_TYPE
@@ -18,6 +17,7 @@ from codeintel_rev.mcp_server import operations
 from codeintel_rev.mcp_server.answers import Answer, fold
 from codeintel_rev.mcp_server.operations import Served
 from codeintel_rev.mcp_server.requests import TracedAnswerRequest
+from codeintel_rev.types import Line
 
 EVENTS = "text/event-stream"
 NOBODY_WAITS = 499

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from codeintel_rev.answer.log import Line, Told
+from codeintel_rev.answer.log import Told
+from codeintel_rev.types import Line
 
 Dialect = Literal["native", "vercel", "openai"]
 Encode = Callable[[Line], str]

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from pydantic import ValidationError
 
-from codeintel_rev.answer.log import Line, line, told
+from codeintel_rev.answer.log import line, told
 from codeintel_rev.answer.orchestrator import Question
 from codeintel_rev.answer.orchestrator import answer as answered
 from codeintel_rev.answer.parts import Parts
@@ -22,6 +22,7 @@ from codeintel_rev.mcp_server.answers import Answer, fold, step
 from codeintel_rev.mcp_server.blocking import Blocking
 from codeintel_rev.mcp_server.requests import AnswerRequest, faults
 from codeintel_rev.observability.tracing import trace_id
+from codeintel_rev.types import Line
 
 Show = Callable[[Answer, str], None]
 """Told the answer so far and what is being done."""

@@ -11,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -150,6 +150,11 @@ class AnswerSettings(Section):
     """Write the question and the answer into its trace (docs/answers.md). Affects logs."""
 
 
+class RedisSettings(Section):
+    url: SecretStr = SecretStr("")
+    """Of a Redis server that workers share answers through; empty: each keeps its own. Affects results."""
+
+
 class DuckDBSettings(Section):
     threads: int = Field(2, ge=1)
     """Affects speed."""
@@ -238,6 +243,7 @@ class Settings(BaseSettings):
     retrieval: RetrievalSettings = RetrievalSettings()  # type: ignore[call-arg]
     xtr: XTRSettings = XTRSettings()  # type: ignore[call-arg]
     answer: AnswerSettings = AnswerSettings()  # type: ignore[call-arg]
+    redis: RedisSettings = RedisSettings()
     duckdb: DuckDBSettings = DuckDBSettings()  # type: ignore[call-arg]
     server: ServerSettings = ServerSettings()  # type: ignore[call-arg]
     limits: LimitsSettings = LimitsSettings()  # type: ignore[call-arg]

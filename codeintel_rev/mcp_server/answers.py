@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from codeintel_rev.answer.log import TERMINAL, Line, Told
+from codeintel_rev.answer.log import TERMINAL, Told
 from codeintel_rev.mcp_server.envelope import Limit, Wire
+from codeintel_rev.types import Line
 
 RUNNING = "running"
 DOUBTFUL = ("weak", "unsupported", "stale")

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 
-from codeintel_rev.answer.log import Line
 from codeintel_rev.answer.running import Answers, Asked
 from codeintel_rev.config.settings import LimitsSettings
 from codeintel_rev.errors import InvalidArgument, NotFound
@@ -28,7 +27,7 @@ from codeintel_rev.observability.metrics import observe_search
 from codeintel_rev.observability.tracing import trace_id
 from codeintel_rev.retrieval.options import AS_SET
 from codeintel_rev.retrieval.searcher import NONE, Searcher
-from codeintel_rev.types import SearchResult, ShardStatus
+from codeintel_rev.types import Line, SearchResult, ShardStatus
 
 STATUS_POLL_S = 0.25
 

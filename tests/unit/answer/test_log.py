@@ -8,9 +8,9 @@ import pytest
 from answers import run_virtually
 
 from codeintel_rev.answer.events import Event, Failed, TextDelta
-from codeintel_rev.answer.log import Line, Ring, line, told
+from codeintel_rev.answer.log import Ring, line, told
 from codeintel_rev.errors import EventsGone, NotFound
-from codeintel_rev.types import Limit
+from codeintel_rev.types import Limit, Line
 
 FAILED = Failed(
     slug="retrieval-unavailable",
@@ -31,7 +31,7 @@ def lines(number: int, *, over: bool = False) -> list[Line]:
     kinds = ["text.delta"] * number
     if over:
         kinds[-1] = "answer.completed"
-    return [Line(seq, kind, "{}") for seq, kind in enumerate(kinds)]
+    return [Line(seq, kind, "{}", is_last=kind == "answer.completed") for seq, kind in enumerate(kinds)]
 
 
 async def filled(ring: Ring, answer_id: str, kept: list[Line]) -> Ring:
@@ -91,8 +91,8 @@ def test_an_answer_is_forgotten_behind_its_time() -> None:
     async def work() -> None:
         ring = await filled(Ring(10, 60.0, lambda: now[0]), "a1", lines(2))
         now[0] = 59.0
-        await ring.append("a2", Line(0, "text.delta", "{}"))
-        await ring.append("a1", Line(2, "text.delta", "{}"))
+        await ring.append("a2", Line(0, "text.delta", "{}", is_last=False))
+        await ring.append("a1", Line(2, "text.delta", "{}", is_last=False))
         now[0] = 118.0
         assert len(await ring.read("a1", -1, 0.0)) == 3
         now[0] = 119.0

@@ -9,38 +9,34 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from answers import STOP, FakeChat, Index, at_once, run_virtually
+from answers import STOP, FakeChat, FakeStore, Index, at_once, run_virtually
 from hypothesis import given
 from hypothesis import strategies as st
 
-from codeintel_rev.answer.log import Line, Ring
+from codeintel_rev.answer.log import PAUSE_S, Ring, Shared
 from codeintel_rev.answer.parts import Parts
 from codeintel_rev.answer.running import GRACE_S, SILENCE_S, Answers, Asked
 from codeintel_rev.app.frames import encoder
 from codeintel_rev.config.settings import AnswerSettings
-from codeintel_rev.errors import InvalidArgument, NotFound
+from codeintel_rev.errors import EventsGone, InvalidArgument, NotFound
 from codeintel_rev.observability.answer_trace import AnswerTrace
-from codeintel_rev.types import ChatEnd, Scope
+from codeintel_rev.types import ChatEnd, Line, Scope
 
 QUESTION = "How does `Cart.add` put an item into the cart?"
 SAID = "`add` appends the item to `self.items` [1]. It raises `CartFull` [1]."
 
 
-class Shared(Ring):
-    """A ring that says that others read it too."""
-
-    __slots__ = ()
-
-    @property
-    def resumable(self) -> bool:
-        return True
-
-
-def answers(chat: FakeChat | None = None, *, kind: type[Ring] = Ring, index: Index | None = None) -> Answers:
-    index = index or Index()
-    ring = kind(4096, 600.0, asyncio.get_running_loop().time)
+def answers(chat: FakeChat | None = None, *, store: FakeStore | None = None, index: Index | None = None) -> Answers:
+    """Return a worker's answers, shared through `store` where there is one."""
+    index, now = index or Index(), asyncio.get_running_loop().time
+    ring = Ring(4096, 600.0, now)
     parts = Parts(index, index, at_once, chat, "tiny")  # type: ignore[arg-type]
-    return Answers(parts, AnswerSettings(), ring, lambda trace: None)
+    kept = Shared(ring, store, now) if store else ring
+    return Answers(parts, AnswerSettings(), kept, lambda trace: None, store)
+
+
+def new_store() -> FakeStore:
+    return FakeStore(asyncio.get_running_loop().time)
 
 
 def asked(profile: Any = "deep", *, traced: bool = False) -> Asked:
@@ -88,7 +84,7 @@ def test_every_reader_may_rely_on_the_same(
     every number among them, 4 the text hashes to what is told at the end."""
 
     async def work() -> tuple[list[Line], list[Line], list[Line]]:
-        running = answers(FakeChat([*script, *([STOP] if ends else [])]), kind=Shared)
+        running = answers(FakeChat([*script, *([STOP] if ends else [])]), store=new_store())
         answer_id = await running.ask(asked(traced=traced), "t1")
         if cancel_after is not None:
             asyncio.get_running_loop().call_later(
@@ -146,7 +142,7 @@ def test_an_answer_nobody_reads_is_cancelled_at_once() -> None:
 def test_a_reader_has_time_to_come_back_where_another_worker_could_answer(away_s: float, end: str) -> None:
     async def work() -> list[Line]:
         chat = FakeChat(["`add` appends the item [1]. ", *[part for _ in range(8) for part in (3.0, "more ")], STOP])
-        running = answers(chat, kind=Shared)
+        running = answers(chat, store=new_store())
         answer_id = await running.ask(asked(), "t1")
         seen = await read(running, answer_id, most=3)
         await asyncio.sleep(away_s)
@@ -191,12 +187,12 @@ def test_a_closing_process_ends_its_answers() -> None:
 def test_a_silence_is_told() -> None:
     """The wire sends a heartbeat then."""
 
-    async def work() -> list[Line | None]:
-        running = answers(kind=Shared, index=Index())
-        await running.log.append("a1", Line(0, "answer.created", "{}"))
-        asyncio.get_running_loop().call_later(
-            2.5 * SILENCE_S, lambda: asyncio.ensure_future(running.log.append("a1", Line(1, "answer.completed", "{}")))
-        )
+    async def work() -> list[str | None]:
+        running = answers()
+        end = Line(1, "answer.completed", "{}", is_last=True)
+        await running.log.append("a1", Line(0, "answer.created", "{}", is_last=False))
+        loop = asyncio.get_running_loop()
+        loop.call_later(2.5 * SILENCE_S, lambda: asyncio.ensure_future(running.log.append("a1", end)))
         async with aclosing(running.lines("a1")) as lines:
             return [one.type if one else None async for one in lines]
 
@@ -266,3 +262,103 @@ def test_the_text_of_an_answer_is_traced_where_an_operator_says_so() -> None:
 
     trace = run(work())
     assert (trace.question, trace.text) == (QUESTION, SAID)
+
+
+def slow(times: int = 8) -> FakeChat:
+    return FakeChat(["`add` appends the item [1]. ", *[part for _ in range(times) for part in (3.0, "more ")], STOP])
+
+
+def test_every_worker_reads_the_same_bytes() -> None:
+    """§2.3.1 over workers: while it is made and when it is over."""
+
+    async def work() -> tuple[list[Line], ...]:
+        store = new_store()
+        here, there = answers(slow(), store=store), answers(store=store)
+        answer_id = await here.ask(asked(), "t1")
+        told = await asyncio.gather(read(here, answer_id), read(there, answer_id), read(there, answer_id, 5))
+        return *told, await read(there, answer_id)
+
+    here, there, behind, later = run(work())
+    assert native(here) == native(there) == native(later)
+    assert native(behind) == native(here)[6:]
+    assert here[0].told()["resumable"]
+
+
+def test_any_worker_cancels() -> None:
+    """§2.5."""
+
+    async def work() -> Line:
+        store = new_store()
+        here, there = answers(slow(), store=store), answers(store=store)
+        listening = asyncio.create_task(here.listen())
+        answer_id = await here.ask(asked(), "t1")
+        await asyncio.sleep(1.0)
+        await there.cancel(answer_id)
+        await there.cancel(answer_id)
+        last = (await read(there, answer_id))[-1]
+        listening.cancel()
+        return last
+
+    last = run(work())
+    assert (last.type, last.told()["by"]) == ("answer.cancelled", "client")
+
+
+def test_a_reader_at_another_worker_keeps_an_answer_going() -> None:
+    async def work() -> list[Line]:
+        store = new_store()
+        here, there = answers(slow(), store=store), answers(store=store)
+        answer_id = await here.ask(asked(), "t1")
+        seen = await read(here, answer_id, most=3)
+        await asyncio.sleep(GRACE_S - 2)
+        return await read(there, answer_id, seen[-1].seq)
+
+    assert run(work())[-1].type == "answer.completed"
+
+
+def test_an_answer_goes_on_without_the_store() -> None:
+    """F20: whoever asked reads it to its end; the store is left alone for a while, not tried for every line."""
+
+    async def work() -> tuple[list[Line], int]:
+        store = new_store()
+        running = answers(FakeChat(["`add` ", "appends ", "the item [1]. ", "It raises [1].", STOP]), store=store)
+        store.is_down = True
+        answer_id = await running.ask(asked(), "t1")
+        return await read(running, answer_id), store.tried
+
+    lines, tried = run(work())
+    assert lines[-1].type == "answer.completed"
+    assert tried == 1
+
+
+def test_a_store_that_missed_lines_says_so_to_others() -> None:
+    async def work() -> None:
+        store = new_store()
+        here, there = answers(slow(), store=store), answers(store=store)
+        answer_id = await here.ask(asked(), "t1")
+        store.is_down = True
+        await asyncio.sleep(0.1)
+        store.is_down = False
+        await asyncio.sleep(PAUSE_S + 3.0)
+        with pytest.raises(EventsGone):
+            await read(there, answer_id)
+        await here.close()
+
+    run(work())
+
+
+def test_cancels_are_heard_again_once_the_store_is_back() -> None:
+    async def work() -> Line:
+        store = new_store()
+        here, there = answers(slow(), store=store), answers(store=store)
+        store.is_down = True
+        listening = asyncio.create_task(here.listen())
+        await asyncio.sleep(1.0)
+        store.is_down = False
+        answer_id = await here.ask(asked(), "t1")
+        await asyncio.sleep(PAUSE_S)
+        await there.cancel(answer_id)
+        last = (await read(there, answer_id))[-1]
+        listening.cancel()
+        return last
+
+    assert run(work()).type == "answer.cancelled"
