@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -212,7 +212,9 @@ class Answers:
     async def _attend(self, answer_id: str) -> None:
         """Tell the worker that makes the answer, where it is another one, that it is read here."""
         if self.store and answer_id not in self._running:
-            await self.store.attend(answer_id, SILENCE_S + GRACE_S)
+            # Reading tells of a store that is needed and away; an answer that ended here needs none.
+            with suppress(StoreUnavailable):
+                await self.store.attend(answer_id, SILENCE_S + GRACE_S)
 
 
 def _broken(events: list[Event], question: Question) -> Event:

@@ -18,7 +18,7 @@ from codeintel_rev.answer.parts import Parts
 from codeintel_rev.answer.running import GRACE_S, SILENCE_S, Answers, Asked
 from codeintel_rev.app.frames import encoder
 from codeintel_rev.config.settings import AnswerSettings
-from codeintel_rev.errors import EventsGone, InvalidArgument, NotFound
+from codeintel_rev.errors import EventsGone, InvalidArgument, NotFound, StoreUnavailable
 from codeintel_rev.observability.answer_trace import AnswerTrace
 from codeintel_rev.types import ChatEnd, Line, Scope
 
@@ -323,11 +323,27 @@ def test_an_answer_goes_on_without_the_store() -> None:
         running = answers(FakeChat(["`add` ", "appends ", "the item [1]. ", "It raises [1].", STOP]), store=store)
         store.is_down = True
         answer_id = await running.ask(asked(), "t1")
-        return await read(running, answer_id), store.tried
+        lines, tried = await read(running, answer_id), store.tried
+        assert await read(running, answer_id) == lines
+        return lines, tried
 
     lines, tried = run(work())
     assert lines[-1].type == "answer.completed"
     assert tried == 1
+
+
+def test_without_the_store_other_workers_say_so() -> None:
+    async def work() -> None:
+        store = new_store()
+        here, there = answers(store=store), answers(store=store)
+        answer_id = await here.ask(asked(), "t1")
+        await read(here, answer_id)
+        store.is_down = True
+        for reach in (there.cancel(answer_id), there.all_lines(answer_id)):
+            with pytest.raises(StoreUnavailable):
+                await reach
+
+    run(work())
 
 
 def test_a_store_that_missed_lines_says_so_to_others() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ from codeintel_rev.answer.events import (
     Usage,
 )
 from codeintel_rev.answer.log import line, told
+from codeintel_rev.app.answer_routes import frames as written
 from codeintel_rev.app.frames import DONE, Dialect, encoder
-from codeintel_rev.types import Limit
+from codeintel_rev.types import Limit, Line
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 SOURCE = Source(1, 7, "shop", "c0ffee", "shop/cart.py", 10, 17, "add", "python", "0f", "", {"lexical": 1}, 0.5, False)
@@ -136,3 +138,16 @@ def test_a_dialect_says_once_that_it_is_done(dialect: Dialect) -> None:
     for name in STREAMS:
         told = frames(name, dialect)
         assert [DONE in frame for frame in told] == [False] * (len(told) - 1) + [True]
+
+
+async def test_a_silence_is_a_comment_without_an_id() -> None:
+    """§2.1: it must not change what a client takes up the stream from."""
+
+    async def lines() -> AsyncGenerator[Line | None, None]:
+        for seen, body in enumerate(STREAMS["failed"]):
+            yield None
+            yield line(told(Event(seen, 0.0, body), "a1"))
+
+    sent = [frame async for frame in written(lines(), "native", -1)]
+    assert sent[:2] == ["retry: 2000\n\n", ": hb\n\n"]
+    assert [frame.partition("\n")[0] for frame in sent[2:]] == ["event: answer.created", ": hb", "event: answer.failed"]
