@@ -117,6 +117,15 @@ def answer(
 
 
 @app.command()
+def verify_answer(
+    receipt: Annotated[Path, typer.Argument(help="What `codeintel answer --json` or GET /answers/{id} gave.")],
+    as_json: Json = False,
+) -> None:
+    """Check an answer that was kept: its text, its citations, and whether its sources still stand."""
+    verb("receipt").verify_answer(receipt, as_json=as_json)
+
+
+@app.command()
 def status(as_json: Json = False) -> None:
     """Tell what is indexed, how completely, and what is being built."""
     verb("inspect").status(as_json=as_json)
