@@ -10,6 +10,7 @@ import json
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol, get_args
 
 import structlog
@@ -146,7 +147,7 @@ class Ring:
                 return ()
         if kept.lines[0].seq > after + 1:
             raise EventsGone(f"events {after + 1} to {kept.lines[0].seq - 1} are gone.", "Ask again.")
-        return tuple(one for one in kept.lines if one.seq > after)
+        return tuple(islice(kept.lines, max(0, after + 1 - kept.lines[0].seq), None))
 
     async def end(self, answer_id: str) -> int | None:
         kept = self._kept(answer_id)

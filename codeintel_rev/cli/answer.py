@@ -26,6 +26,8 @@ from codeintel_rev.types import Line
 
 Show = Callable[[Answer, str], None]
 """Told the answer so far and what is being done."""
+EVERY_S = 0.1
+"""Between two looks at an answer that grows: each folds all of it."""
 _NAMELESS = "local"
 
 
@@ -60,11 +62,13 @@ def answer(
 
 async def _ask(request: AnswerRequest, parts: Parts, settings: AnswerSettings, show: Show) -> Answer:
     lines: list[Line] = []
-    doing = ""
+    doing, shown, now = "", 0.0, asyncio.get_running_loop().time
     async for one in _lines(request, parts, settings):
         lines.append(one)
         doing = step(one) or doing
-        show(fold(lines), doing)
+        if one.is_last or now() - shown >= EVERY_S:
+            show(fold(lines), doing)
+            shown = now()
     return fold(lines)
 
 

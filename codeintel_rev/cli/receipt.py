@@ -55,7 +55,8 @@ def read_receipt(receipt: Path) -> Answer:
 
 def checks(answer: Answer, standing: Standing) -> Iterator[Finding]:
     """Yield what was checked: the text, every citation's marker, number and lines, every source where it stands now."""
-    yield Finding("text", sha256(answer.text) == answer.text_sha256, answer.status)
+    said = sha256(answer.text) == answer.text_sha256 and answer.text.endswith(answer.answer)
+    yield Finding("text", said, answer.status)
     sources = {source.n: source for source in answer.sources}
     for citation in answer.citations:
         if citation.status != "invalid":

@@ -46,6 +46,7 @@ def test_an_answer_that_was_kept_holds(kept: Path, capsys: pytest.CaptureFixture
     ("member", "change", "fails"),
     [
         ("text", lambda text: text.replace("lines", "Lines"), ["text"]),
+        ("answer", lambda text: f"Perhaps {text}", ["text"]),
         ("sources", lambda sources: sources[1:], ["citation 0", "citation 1"]),
         ("citations", lambda all_: [{**all_[0], "offset": 3}], ["citation 0"]),
         ("citations", lambda all_: [{**all_[0], "lines": [1, 99]}], ["citation 0"]),
