@@ -26,7 +26,7 @@ from codeintel_rev.types import Line, Scope
 SILENCE_S = 10.0
 """After which a reader is told that there is nothing new."""
 GRACE_S = 15.0
-"""That an answer goes on without a reader, where any worker could let one read on."""
+"""That an answer waits for its first reader, and for one to come back where any worker could let it read on."""
 _CLOSING_S = 5.0
 
 log = structlog.get_logger(__name__)
@@ -78,6 +78,7 @@ class Answers:
         running = self._running[answer_id] = _Running(cancel)
         running.task = asyncio.create_task(self._write(question, [created], events, traced=asked.traced))
         running.task.add_done_callback(lambda task: self._over(answer_id, task))
+        running.grace = asyncio.create_task(self._wait_for_readers(answer_id))
         return answer_id
 
     async def lines(

@@ -138,6 +138,19 @@ def test_an_answer_nobody_reads_is_cancelled_at_once() -> None:
     assert (last.type, last.told()["by"]) == ("answer.cancelled", "disconnect")
 
 
+def test_an_answer_nobody_comes_for_is_cancelled() -> None:
+    """A connection may break before the first event is sent."""
+
+    async def work() -> Line:
+        running = answers(FakeChat([SAID, *["more ", 1.0] * 28, STOP]))
+        answer_id = await running.ask(asked(), "t1")
+        await asyncio.sleep(GRACE_S + 0.1)
+        return (await read(running, answer_id))[-1]
+
+    last = run(work())
+    assert (last.type, last.told()["by"]) == ("answer.cancelled", "disconnect")
+
+
 @pytest.mark.parametrize(("away_s", "end"), [(GRACE_S - 1, "answer.completed"), (GRACE_S + 1, "answer.cancelled")])
 def test_a_reader_has_time_to_come_back_where_another_worker_could_answer(away_s: float, end: str) -> None:
     async def work() -> list[Line]:
