@@ -7,6 +7,7 @@
     │   └── QueryTooComplex
     ├── NotFound                 no such repository, file or generation (forbidden looks the same)
     ├── GenerationGone           a cursor's generation is no longer kept
+    ├── EventsGone               the first events of an answer are no longer kept
     ├── BuildInProgress          another builder holds the shard
     ├── StaleBuild               the shard moved on while this build ran
     ├── InsufficientStorage      the disk is full
@@ -20,6 +21,7 @@
     ├── SourceFailed             a repository could not be read or its files listed
     ├── ParseFailed              a file could not be parsed within its limits
     ├── IdCollision              two chunks of one build got the same id
+    ├── StoreUnavailable         what workers share cannot be reached; each goes on alone
     ├── UpstreamFailed           a model server could not be reached, refused or broke off; `code` says which
     │   └── UpstreamMalformed    it answered what no contract of it allows
     ├── ChannelFailed            one retrieval channel gave no answer; search turns it into a Limit
@@ -32,6 +34,9 @@ and, in `hint`, what to do next; they hold no absolute path, host or stack (RFC 
 from __future__ import annotations
 
 from typing import ClassVar
+
+PROBLEM_TYPE = "urn:codeintel:problem:"
+"""What a problem's `type` begins with; the slug follows."""
 
 
 class CodeIntelError(Exception):
@@ -74,6 +79,10 @@ class NotFound(CodeIntelError):
 
 class GenerationGone(CodeIntelError):
     slug, status, title = "generation-gone", 410, "Generation no longer kept"
+
+
+class EventsGone(CodeIntelError):
+    slug, status, title = "events-gone", 410, "Events no longer kept"
 
 
 class BuildInProgress(CodeIntelError):
@@ -126,6 +135,10 @@ class ParseFailed(CodeIntelError):
 
 class IdCollision(CodeIntelError):
     slug, status, title = "id-collision", 500, "Chunk id collision"
+
+
+class StoreUnavailable(CodeIntelError):
+    slug, status, title, retryable = "store-unavailable", 503, "Shared store unavailable", True
 
 
 class UpstreamFailed(CodeIntelError):

@@ -7,9 +7,10 @@ and Python alike.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -335,3 +336,17 @@ class ShardStatus:
     tokens: TokenFigures | None = None
     verified: bool = True
     compaction_due: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One event of an answer as it is kept and sent: `data` is its JSON object, in ASCII, on one line."""
+
+    seq: int
+    type: str
+    data: str
+    is_last: bool
+
+    def told(self) -> dict[str, Any]:
+        """Return the object."""
+        return dict(json.loads(self.data))

@@ -14,6 +14,7 @@ from codeintel_rev.answer.orchestrator import Question, answer
 from codeintel_rev.answer.pack import Pack, pack
 from codeintel_rev.answer.parts import Parts
 from codeintel_rev.config.settings import AnswerSettings
+from codeintel_rev.errors import StoreUnavailable
 from codeintel_rev.retrieval.options import AS_SET, Options
 from codeintel_rev.retrieval.searcher import NONE
 from codeintel_rev.types import (
@@ -24,6 +25,7 @@ from codeintel_rev.types import (
     Freshness,
     Hit,
     Limit,
+    Line,
     Message,
     Revision,
     Scope,
@@ -253,3 +255,58 @@ def asked(
         return [event async for event in events]
 
     return run_virtually(collect())
+
+
+@dataclass(slots=True)
+class FakeStore:
+    """What workers share, in memory. `is_down` makes every call fail; `now` is the time in seconds."""
+
+    now: Callable[[], float]
+    most_lines: int = 4096
+    ttl_s: float = 600.0
+    is_down: bool = False
+    tried: int = 0
+    _lines: dict[str, list[Line]] = field(default_factory=dict)
+    _until: dict[str, float] = field(default_factory=dict)
+    _hearers: list[asyncio.Queue[str]] = field(default_factory=list)
+
+    async def append(self, answer_id: str, line: Line) -> None:
+        self._reach()
+        self._lines[answer_id] = [*self._kept(answer_id), line][-self.most_lines :]
+        self._until[answer_id] = self.now() + self.ttl_s
+
+    async def lines(self, answer_id: str, after: int) -> tuple[Line, ...]:
+        self._reach()
+        return tuple(line for line in self._kept(answer_id) if line.seq > after)
+
+    async def last(self, answer_id: str) -> Line | None:
+        self._reach()
+        return next(reversed(self._kept(answer_id)), None)
+
+    async def attend(self, answer_id: str, seconds: float) -> None:
+        self._reach()
+        self._until[f"{answer_id}:reader"] = self.now() + seconds
+
+    async def is_attended(self, answer_id: str) -> bool:
+        self._reach()
+        return self.now() < self._until.get(f"{answer_id}:reader", 0.0)
+
+    async def send_cancel(self, answer_id: str) -> None:
+        self._reach()
+        for hearer in self._hearers:
+            hearer.put_nowait(answer_id)
+
+    async def cancels(self) -> AsyncGenerator[str, None]:
+        self._reach()
+        self._hearers.append(asyncio.Queue())
+        heard = self._hearers[-1]
+        while True:
+            yield await heard.get()
+
+    def _kept(self, answer_id: str) -> list[Line]:
+        return self._lines.get(answer_id, []) if self.now() < self._until.get(answer_id, 0.0) else []
+
+    def _reach(self) -> None:
+        self.tried += 1
+        if self.is_down:
+            raise StoreUnavailable("the fake is down.", "Wait.")

@@ -6,12 +6,13 @@ import hashlib
 import re
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from codeintel_rev.answer.library import Facts, FileFacts
 from codeintel_rev.app.context import Opened
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.dense import unit_rows
@@ -262,6 +263,29 @@ class FakeTokens:
         return np.zeros(32, np.float32), unit_rows(tokens, len(words), self.fingerprint), spans
 
 
+class FakeLibrary:
+    """Knows the corpus and nothing else of it."""
+
+    def facts(self, files: Iterable[tuple[str, str]], generations: Mapping[str, str]) -> Facts:
+        return {(repo, path): self._facts(repo, path) for repo, path in files}
+
+    def standing(self, repo: str, path: str) -> tuple[str, ...] | None:
+        return self._facts(repo, path).lines
+
+    def known_names(self, repos: Collection[str], names: Collection[str]) -> set[str]:
+        return set()
+
+    def _facts(self, repo: str, path: str) -> FileFacts:
+        lines = tuple(CORPUS[repo][path].rstrip("\n").split("\n"))
+        return FileFacts(Revision("c0ffee", "main", dirty=False), lines, ())
+
+
+def opened_fakes(searcher: FakeSearcher | None = None) -> Opened:
+    """Return a searcher with what goes with it."""
+    searcher = searcher or FakeSearcher()
+    return Opened(searcher, FakeNavigator(generation=searcher.generation), FakeLibrary())
+
+
 def open_fakes(settings: Settings) -> Opened:
     """Stand in for opening the published generations."""
-    return Opened(FakeSearcher(), FakeNavigator())
+    return opened_fakes()

@@ -15,6 +15,7 @@ from pydantic import BaseModel, SecretStr, TypeAdapter
 from starlette.routing import Route
 from typer.main import get_command
 
+from codeintel_rev.app.answer_routes import answer_routes
 from codeintel_rev.app.main import create_app
 from codeintel_rev.app.probes import Readiness, State, probe_routes
 from codeintel_rev.app.routes import question_routes
@@ -23,6 +24,7 @@ from codeintel_rev.cli.main import app as codeintel
 from codeintel_rev.cli.verbs import EXIT_CODES
 from codeintel_rev.cli.xtr import app as xtr
 from codeintel_rev.config.settings import Section, Settings, load_settings
+from codeintel_rev.mcp_server.operations import Served
 from codeintel_rev.mcp_server.tools import TOOLS
 from codeintel_rev.observability import metrics
 
@@ -155,8 +157,12 @@ def test_every_argument_of_a_tool_is_documented() -> None:
     assert missing == set()
 
 
+def _nothing() -> Served:
+    pytest.fail("nothing is asked here")
+
+
 def test_every_route_is_documented() -> None:
-    routers = (probe_routes(Readiness(interval_s=1.0)), question_routes(lambda: pytest.fail("nothing is asked here")))
+    routers = (probe_routes(Readiness(interval_s=1.0)), question_routes(_nothing), answer_routes(_nothing))
     included = [route for router in routers for route in router.routes]
     own = [route for route in create_app(Settings(), open_fakes).routes if isinstance(route, Route)]
     paths = {re.sub(r":path\}", "}", route.path) for route in [*included, *own]}  # type: ignore[attr-defined]

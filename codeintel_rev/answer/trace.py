@@ -1,9 +1,8 @@
-"""What is kept of an answer to learn from: one flat row, folded from its events; no prompt, no question, no text."""
+"""The trace of an answer, folded from its events."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 from codeintel_rev.answer.events import (
@@ -18,58 +17,18 @@ from codeintel_rev.answer.events import (
     Limited,
     Sources,
     StageEvent,
+    TextDelta,
     TextStarted,
     Usage,
     text_of,
 )
+from codeintel_rev.answer.orchestrator import Question
+from codeintel_rev.observability.answer_trace import AnswerTrace
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerTrace:
-    """One answer (requirement C34). Times are milliseconds, None for what did not happen.
-
-    `status` is that of a completed answer, else `failed` or `cancelled`. `chunk_ids` are the sources by number,
-    `cited_chunk_ids` those the text names; `generations` are `repo=generation`.
-    """
-
-    answer_id: str
-    trace_id: str
-    profile: str
-    query_class: str
-    deadline_ms: float
-    status: str
-    finish_reason: str
-    confidence: float
-    model: str
-    generations: tuple[str, ...]
-    chunk_ids: tuple[int, ...]
-    cited_chunk_ids: tuple[int, ...]
-    hits: int
-    context_tokens: int
-    dropped_sources: int
-    limits: tuple[str, ...]
-    retrieve_ms: float | None
-    hydrate_ms: float | None
-    rerank_ms: float | None
-    verify_ms: float | None
-    extract_ms: float | None
-    ttft_ms: float | None
-    total_ms: float
-    tps: float | None
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    cached_tokens: int | None
-    citations: int
-    supported_citations: int
-    weak_citations: int
-    invalid_citations: int
-    text_chars: int
-    text_sha256: str
-
-
-def trace_of(events: Sequence[Event]) -> AnswerTrace:
+def trace_of(question: Question, events: Sequence[Event], asked_at: str, *, with_text: bool) -> AnswerTrace:
     """Return the row of a finished answer. REQUIRES: `events` are all of it, from `answer.created` to the last."""
     created, last = _only(events, Created), events[-1].body
     done = last if isinstance(last, Completed) else None
@@ -84,25 +43,33 @@ def trace_of(events: Sequence[Event]) -> AnswerTrace:
     return AnswerTrace(
         answer_id=created.answer_id,
         trace_id=created.trace_id,
+        asked_at=asked_at,
         profile=created.profile,
         query_class=created.query_class,
+        question_chars=len(question.text),
+        repos=question.scope.repos,
         deadline_ms=created.deadline_ms,
         status=done.status if done else "failed" if isinstance(last, Failed) else "cancelled",
         finish_reason=_reason(last),
         confidence=done.confidence if done else 0.0,
+        mode="none" if not started else "model" if started.model else "extractive",
         model=started.model if started else "",
         generations=tuple(f"{repo}={id_}" for repo, id_ in sorted(told.index.items())) if told else (),
+        channels=tuple(sorted({channel for source in sources for channel in source.retrievers})),
+        stages=tuple(f"{name}={stage.status}" for name, stage in stages.items()),
+        limits=tuple(one.code for one in _all(events, Limited)),
         chunk_ids=tuple(source.chunk_id for source in sources),
         cited_chunk_ids=tuple(source.chunk_id for source in sources if source.n in cited),
+        tainted_sources=sum(source.tainted for source in sources),
         hits=(stages["retrieve"].hits or 0) if "retrieve" in stages else 0,
         context_tokens=started.context.tokens if started else 0,
         dropped_sources=started.context.dropped if started else 0,
-        limits=tuple(one.code for one in _all(events, Limited)),
         retrieve_ms=took.get("retrieve"),
         hydrate_ms=took.get("hydrate"),
         rerank_ms=took.get("rerank"),
         verify_ms=took.get("verify"),
         extract_ms=next((event.t_ms for event in events if isinstance(event.body, Extract)), None),
+        text_ms=next((event.t_ms for event in events if isinstance(event.body, TextDelta)), None),
         ttft_ms=usage.ttft_ms if usage else None,
         total_ms=events[-1].t_ms,
         tps=usage.tps if usage else None,
@@ -115,6 +82,8 @@ def trace_of(events: Sequence[Event]) -> AnswerTrace:
         invalid_citations=counts.invalid,
         text_chars=len(text_of(events)),
         text_sha256=done.text_sha256 if done else "",
+        question=question.text if with_text else None,
+        text=text_of(events) if with_text else None,
     )
 
 

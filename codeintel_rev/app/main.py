@@ -13,6 +13,7 @@ from opentelemetry import trace
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 
+from codeintel_rev.app.answer_routes import answer_routes
 from codeintel_rev.app.context import ApplicationContext, Open, open_context
 from codeintel_rev.app.guards import OPS_PATHS, Guards
 from codeintel_rev.app.probes import Readiness, probe_routes
@@ -62,6 +63,7 @@ def create_app(settings: Settings, open_index: Open) -> FastAPI:
     install_problems(app)
     app.include_router(probe_routes(readiness))
     app.include_router(question_routes(served))
+    app.include_router(answer_routes(served))
     app.router.routes.extend(http_routes(server, settings))
     app.add_middleware(Guards, settings=settings)
     _trace(app, provider)

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from codeintel_rev.answer.library import OpenedLibrary
 from codeintel_rev.app.context import Opened
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.dense import open_encoder
@@ -30,7 +31,7 @@ def open_index(settings: Settings) -> Opened:
     encoder = open_encoder(settings.embedding, settings.paths.data_dir / "models", settings.vllm.embed)
     shards = Shards(settings.paths.data_dir, encoder, settings)
     navigator = OpenedNavigator(shards, settings.limits.max_lines, settings.retrieval.request_deadline_ms / 1000)
-    return Opened(_Refreshed(shards, settings.paths.data_dir, settings.server.poll_s), navigator)
+    return Opened(_Refreshed(shards, settings.paths.data_dir, settings.server.poll_s), navigator, OpenedLibrary(shards))
 
 
 @dataclass(slots=True)

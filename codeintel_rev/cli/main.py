@@ -108,6 +108,30 @@ def search(
 
 
 @app.command()
+def answer(
+    question: Annotated[str, typer.Argument(help="A question in plain words; identifiers help.")],
+    repo: Annotated[list[str] | None, typer.Option(help="Only this repository; may be repeated.")] = None,
+    path: Annotated[list[str] | None, typer.Option(help="Only paths matching this glob; `!` negates.")] = None,
+    language: Annotated[list[str] | None, typer.Option(help="Only this language; may be repeated.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Time taken: fast, balanced or deep.")] = None,
+    *,
+    as_json: Json = False,
+) -> None:
+    """Answer a question in sentences that each name their lines."""
+    scope = {"repos": repo or (), "paths": path or (), "languages": language or ()}
+    verb("answer").answer(question, scope, profile, as_json=as_json)
+
+
+@app.command()
+def verify_answer(
+    receipt: Annotated[Path, typer.Argument(help="What `codeintel answer --json` or GET /answers/{id} gave.")],
+    as_json: Json = False,
+) -> None:
+    """Check an answer that was kept: its text, its citations, and whether its sources still stand."""
+    verb("receipt").verify_answer(receipt, as_json=as_json)
+
+
+@app.command()
 def status(as_json: Json = False) -> None:
     """Tell what is indexed, how completely, and what is being built."""
     verb("inspect").status(as_json=as_json)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markdown import Markdown
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.indexing.progress import Report
+from codeintel_rev.mcp_server.answers import DOUBTFUL, RUNNING, Answer, cited, standing
 from codeintel_rev.mcp_server.envelope import Envelope, Limit
 from codeintel_rev.types import BuildProgress
 
@@ -46,6 +49,31 @@ def print_hits(answer: Envelope, *, explain: bool) -> None:
     if not answer.hits:
         err.print("No hits. Try other words or fewer filters.")
     print_limits(answer.limits)
+
+
+@contextmanager
+def live_answer() -> Iterator[Callable[[Answer, str], None]]:
+    """Yield what shows an answer as it grows on a terminal; elsewhere it is printed as it is, once it is over."""
+    if not out.is_terminal:
+        yield lambda answer, _: None if answer.status == RUNNING else out.print(Text(f"{answer.answer.rstrip()}\n"))
+        return
+    with Live(console=Console(highlight=False), vertical_overflow="visible") as live:
+        yield lambda answer, doing: live.update(_growing(answer, doing))
+
+
+def _growing(answer: Answer, doing: str) -> RenderableType:
+    text = Markdown(answer.answer)
+    return Group(text, Text(doing, style="dim")) if answer.status == RUNNING else text
+
+
+def print_sources(answer: Answer) -> None:
+    """Print the place of every citation that stands, numbered as in the text, then what was limited."""
+    for source, place in cited(answer):
+        where = f"{source.repo}: {place}"
+        out.print(Text.assemble((f"[{source.n}] ", "bold"), (where, "bold cyan"), (f"  {source.symbol}", "green")))
+    print_limits(answer.limits)
+    doubts = sorted({f"[{one.n}] {one.status}" for one in standing(answer) if one.status in DOUBTFUL})
+    err.print(Text(", ".join([f"{answer.status}, confidence {answer.confidence or 0.0:.2f}", *doubts]), style="dim"))
 
 
 def print_limits(limits: Iterable[Limit]) -> None:

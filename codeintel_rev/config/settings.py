@@ -178,6 +178,17 @@ class AnswerSettings(Section):
     """Tokens a model may write. Affects results."""
     permalink: str = ""
     """Address of lines at a commit, of {repo}, {commit}, {path}, {start}, {end}; empty: no links. Affects results."""
+    log_lines: int = Field(4096, ge=16)
+    """Events of one answer that are kept for who reads it again. Affects results."""
+    log_ttl_s: float = Field(600.0, gt=0)
+    """How long they are kept behind the latest one. Affects results."""
+    trace_text: bool = False
+    """Write the question and the answer into its trace (docs/answers.md). Affects logs."""
+
+
+class RedisSettings(Section):
+    url: SecretStr = SecretStr("")
+    """Of a Redis server that workers share answers through; empty: each keeps its own. Affects results."""
 
 
 class DuckDBSettings(Section):
@@ -269,6 +280,7 @@ class Settings(BaseSettings):
     xtr: XTRSettings = XTRSettings()  # type: ignore[call-arg]
     vllm: VLLMSettings = VLLMSettings()
     answer: AnswerSettings = AnswerSettings()  # type: ignore[call-arg]
+    redis: RedisSettings = RedisSettings()
     duckdb: DuckDBSettings = DuckDBSettings()  # type: ignore[call-arg]
     server: ServerSettings = ServerSettings()  # type: ignore[call-arg]
     limits: LimitsSettings = LimitsSettings()  # type: ignore[call-arg]

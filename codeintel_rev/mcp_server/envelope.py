@@ -11,13 +11,12 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict
 
 from codeintel_rev import types as values
-from codeintel_rev.errors import CodeIntelError
+from codeintel_rev.errors import PROBLEM_TYPE, CodeIntelError
 from codeintel_rev.navigation.navigator import FoundText, ListedPaths, ReadLines
 from codeintel_rev.observability.logs import request_id
 from codeintel_rev.observability.tracing import trace_id
 from codeintel_rev.retrieval.options import RESCORE, WIDE
 
-PROBLEM_TYPE = "urn:codeintel:problem:"
 RETRY_AFTER_S = 5
 
 

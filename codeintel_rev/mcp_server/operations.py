@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 
+from codeintel_rev.answer.running import Answers, Asked
 from codeintel_rev.config.settings import LimitsSettings
 from codeintel_rev.errors import InvalidArgument, NotFound
 from codeintel_rev.mcp_server import envelope as wire
+from codeintel_rev.mcp_server.answers import Answer, fold, step
 from codeintel_rev.mcp_server.blocking import Blocking
-from codeintel_rev.mcp_server.requests import FileRequest, PathsRequest, SearchRequest, StatusRequest, TextRequest
+from codeintel_rev.mcp_server.requests import (
+    AnswerRequest,
+    FileRequest,
+    PathsRequest,
+    SearchRequest,
+    StatusRequest,
+    TextRequest,
+)
 from codeintel_rev.navigation.cursor import Cursor, check_served, decode, digest, encode
 from codeintel_rev.navigation.navigator import Navigator
 from codeintel_rev.observability.metrics import observe_search
 from codeintel_rev.observability.tracing import trace_id
 from codeintel_rev.retrieval.options import AS_SET
 from codeintel_rev.retrieval.searcher import NONE, Searcher
-from codeintel_rev.types import SearchResult, ShardStatus
+from codeintel_rev.types import Line, SearchResult, ShardStatus
 
 STATUS_POLL_S = 0.25
 
@@ -30,6 +41,11 @@ class Served:
     blocking: Blocking
     limits: LimitsSettings
     deadline_ms: float
+    answers: Answers
+
+
+Progress = Callable[[str], Awaitable[None]]
+"""Told in a few words what a long call is doing."""
 
 
 async def semantic_search(served: Served, request: SearchRequest) -> wire.Envelope:
@@ -103,6 +119,24 @@ async def index_status(served: Served, request: StatusRequest) -> wire.Status:
         await asyncio.sleep(STATUS_POLL_S)
         shards = await _shards(served, request.repo)
     return wire.Status(repos=tuple(wire.repo_status(shard) for shard in shards), trace_id=trace_id())
+
+
+async def start_answer(served: Served, request: AnswerRequest, *, traced: bool = False) -> str:
+    """Start an answer and return its id. Raises InvalidArgument."""
+    _check_size("question", request.question, served.limits.query_bytes)
+    return await served.answers.ask(Asked(request.question, request.scope(), request.profile, traced), trace_id())
+
+
+async def answer(served: Served, request: AnswerRequest, progress: Progress) -> Answer:
+    """Return an answer when it is over, telling how it goes. Cancelling the caller cancels the answer."""
+    answer_id = await start_answer(served, request)
+    lines: list[Line] = []
+    async with aclosing(served.answers.lines(answer_id, leaving="client")) as coming:
+        async for line in coming:
+            lines += [line] if line else []
+            if doing := step(line):
+                await progress(doing)
+    return fold(lines)
 
 
 async def _shards(served: Served, repo: str) -> tuple[ShardStatus, ...]:

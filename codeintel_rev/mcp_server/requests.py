@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from codeintel_rev.answer.budgets import ProfileName
 from codeintel_rev.retrieval.options import AS_SET, Options
 from codeintel_rev.types import Blend, LateMode, Scope, ScoreNorm
 
@@ -120,6 +121,19 @@ class PathsRequest(Request):
 class StatusRequest(Request):
     repo: Annotated[str, Field(description="Default: every repository")] = ""
     wait_s: Annotated[float, Field(description="Wait so long for a running build", ge=0, le=30)] = 0
+
+
+class AnswerRequest(ScopedRequest):
+    question: Annotated[str, Field(description="In plain words; identifiers help")]
+    profile: Annotated[ProfileName | None, Field(description="Time taken; default: as set")] = None
+
+
+class TracedAnswerRequest(AnswerRequest):
+    kinds: Annotated[Names, Field(max_length=64)] = ()
+    trace: Annotated[bool, Field(description="Add the event `trace`")] = False
+
+    def scope(self) -> Scope:
+        return Scope(repos=self.repos, paths=self.paths, languages=self.languages, kinds=self.kinds)
 
 
 def faults(errors: Iterable[Mapping[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -123,8 +124,13 @@ def transport_security(settings: Settings) -> TransportSecuritySettings:
 
 
 def _sdk_tool(tool: Tool[Any, Any], served: Callable[[], Served], structured: bool) -> SDKTool:
-    async def run(arguments: dict[str, Any]) -> CallToolResult:
-        return await tool.run(served(), arguments, structured)
+    async def run(arguments: dict[str, Any], context: Context[Any, Any]) -> CallToolResult:
+        steps = itertools.count(1)
+
+        async def progress(doing: str) -> None:
+            await context.report_progress(next(steps), message=doing)
+
+        return await tool.run(served(), arguments, structured, progress)
 
     return SDKTool(
         fn=run,
@@ -134,7 +140,7 @@ def _sdk_tool(tool: Tool[Any, Any], served: Callable[[], Served], structured: bo
         parameters=tool.schema(),
         fn_metadata=FuncMetadata(arg_model=Arguments),
         is_async=True,
-        context_kwarg=None,
+        context_kwarg="context",
         annotations=ANNOTATIONS,
     )
 

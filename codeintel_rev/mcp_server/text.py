@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
+from codeintel_rev.mcp_server.answers import DOUBTFUL, Answer, cited, standing
 from codeintel_rev.mcp_server.envelope import (
     Envelope,
     FileLines,
@@ -15,7 +17,14 @@ from codeintel_rev.mcp_server.envelope import (
     RepoStatus,
     Status,
 )
-from codeintel_rev.mcp_server.requests import FileRequest, PathsRequest, SearchRequest, StatusRequest, TextRequest
+from codeintel_rev.mcp_server.requests import (
+    AnswerRequest,
+    FileRequest,
+    PathsRequest,
+    SearchRequest,
+    StatusRequest,
+    TextRequest,
+)
 from codeintel_rev.types import Freshness
 
 CHARS_PER_TOKEN = 3
@@ -26,11 +35,13 @@ NOTE_TOKENS = 60
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """`files` are (repo, path) in order of appearance; `truncated` when the text holds less than the payload."""
+    """`files` are (repo, path) in order of appearance; `truncated` when the text holds less than the payload,
+    `failed` when it tells why there is none."""
 
     text: str
     files: tuple[tuple[str, str], ...] = ()
     truncated: bool = False
+    failed: bool = False
 
 
 def of_search(answer: Envelope, request: SearchRequest) -> Text:
@@ -69,6 +80,20 @@ def of_file(answer: FileLines, request: FileRequest) -> Text:
     place = f"{answer.repo}: {answer.path}:{answer.start_line}-{answer.end_line} of {answer.total_lines}{stale}"
     notes = [f"Cut here: open_file again from start_line={answer.end_line + 1}."] if answer.truncated else []
     return Text("\n".join([place, answer.text, *notes]), ((answer.repo, answer.path),), answer.truncated)
+
+
+def of_answer(answer: Answer, request: AnswerRequest) -> Text:
+    """Return the text, the place of every source it cites, and what to keep in mind."""
+    if answer.problem:
+        return Text(json.dumps(answer.problem), failed=True)
+    places = [f"[{one.n}] {one.repo}: {place} {one.symbol}".rstrip() for one, place in cited(answer)]
+    doubtful = {one.n: one.status for one in standing(answer) if one.status in DOUBTFUL}
+    notes = [f"[{n}] is {status}: read its lines." for n, status in doubtful.items()]
+    limits = [_limit(limit) for limit in answer.limits]
+    status = f"{answer.status}, confidence {answer.confidence or 0.0:.2f}"
+    files = tuple((one.repo, one.path) for one, _ in cited(answer))
+    written = answer.answer.rstrip() or "Nothing was found."
+    return Text("\n".join([written, "", *places, *notes, *limits, status]), files)
 
 
 def of_paths(answer: Paths, request: PathsRequest) -> Text:

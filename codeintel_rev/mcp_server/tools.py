@@ -14,8 +14,9 @@ from mcp_types import CallToolResult, ContentBlock, ResourceLink, TextContent
 
 from codeintel_rev.mcp_server import operations, text
 from codeintel_rev.mcp_server.envelope import Wire, uri
-from codeintel_rev.mcp_server.operations import Served
+from codeintel_rev.mcp_server.operations import Progress, Served
 from codeintel_rev.mcp_server.requests import (
+    AnswerRequest,
     FileRequest,
     PathsRequest,
     ProSearchRequest,
@@ -36,7 +37,7 @@ class Tool(Generic[R, W]):
     title: str
     description: str
     request: type[R]
-    answer: Callable[[Served, R], Awaitable[W]]
+    answer: Callable[[Served, R, Progress], Awaitable[W]]
     render: Callable[[W, R], Text]
     profile: Literal["core", "full"] = "core"
 
@@ -44,15 +45,26 @@ class Tool(Generic[R, W]):
         """Return the input schema with nothing in it that an agent does not need."""
         return _compact(self.request.model_json_schema())
 
-    async def run(self, served: Served, arguments: Mapping[str, Any], structured: bool) -> CallToolResult:
+    async def run(
+        self, served: Served, arguments: Mapping[str, Any], structured: bool, progress: Progress
+    ) -> CallToolResult:
         """Return text for the agent, a link to each file, and the full payload when `structured`."""
         request = self.request.model_validate(arguments)
-        answer = await self.answer(served, request)
+        answer = await self.answer(served, request, progress)
         told = self.render(answer, request)
         content: list[ContentBlock] = [TextContent(type="text", text=told.text)]
         content += [_link(repo, path) for repo, path in dict.fromkeys(told.files)]
         payload = {**answer.payload(), "truncated": told.truncated}
-        return CallToolResult(content=content, structured_content=payload if structured else None)
+        return CallToolResult(content=content, structured_content=payload if structured else None, is_error=told.failed)
+
+
+def _at_once(ask: Callable[[Served, R], Awaitable[W]]) -> Callable[[Served, R, Progress], Awaitable[W]]:
+    """Return `ask` as a tool's answer: there is nothing to tell before the result."""
+
+    async def answer(served: Served, request: R, _: Progress) -> W:
+        return await ask(served, request)
+
+    return answer
 
 
 _TOOLS: tuple[Tool[Any, Any], ...] = (
@@ -63,7 +75,7 @@ _TOOLS: tuple[Tool[Any, Any], ...] = (
         "Use it when you do not know the exact text. For exact strings or patterns use search_text; to read on, "
         "open_file.",
         SearchRequest,
-        operations.semantic_search,
+        _at_once(operations.semantic_search),
         text.of_search,
     ),
     Tool(
@@ -72,7 +84,7 @@ _TOOLS: tuple[Tool[Any, Any], ...] = (
         "Find every line that holds a string or RE2 pattern, in path order, unranked. Use it for exact names, "
         "messages and literals; for a concept use semantic_search.",
         TextRequest,
-        operations.search_text,
+        _at_once(operations.search_text),
         text.of_matches,
     ),
     Tool(
@@ -81,7 +93,7 @@ _TOOLS: tuple[Tool[Any, Any], ...] = (
         "Read lines of an indexed file. Use it after a search gave the repo and path; do not guess paths, list_paths "
         "knows them.",
         FileRequest,
-        operations.open_file,
+        _at_once(operations.open_file),
         text.of_file,
     ),
     Tool(
@@ -90,7 +102,7 @@ _TOOLS: tuple[Tool[Any, Any], ...] = (
         "List indexed files below a folder, filtered by glob or language. Use it to learn a repository's layout, not "
         "to find code.",
         PathsRequest,
-        operations.list_paths,
+        _at_once(operations.list_paths),
         text.of_paths,
     ),
     Tool(
@@ -99,8 +111,17 @@ _TOOLS: tuple[Tool[Any, Any], ...] = (
         "Tell which repositories are served, from which commit, how complete, and what is being built. Use it when "
         "results are missing or look stale, not before every search.",
         StatusRequest,
-        operations.index_status,
+        _at_once(operations.index_status),
         text.of_status,
+    ),
+    Tool(
+        "answer",
+        "Answer a question",
+        "Answer a question about the code in a few sentences, each citing lines that were checked. Use it for how, "
+        "where and why; to read code yourself, semantic_search is faster.",
+        AnswerRequest,
+        operations.answer,
+        text.of_answer,
     ),
     Tool(
         "semantic_search_pro",
@@ -108,7 +129,7 @@ _TOOLS: tuple[Tool[Any, Any], ...] = (
         "semantic_search with its knobs: which channels are asked, what each counts, how late interaction takes part. "
         "Use it to measure or tune ranking; otherwise use semantic_search.",
         ProSearchRequest,
-        operations.semantic_search,
+        _at_once(operations.semantic_search),
         text.of_search,
         "full",
     ),

@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from codeintel_rev.config.multiprocess import shares_metrics
+from codeintel_rev.observability.answer_trace import AnswerTrace
 from codeintel_rev.types import SearchResult, ShardStatus, TokenFigures
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -29,6 +30,10 @@ VECTOR_COVERAGE = Gauge(
 )
 UNFOLLOWED = Gauge("codeintel_unfollowed", "Repositories whose watcher died or fails", multiprocess_mode="mostrecent")
 READINESS_CHANGES = Counter("codeintel_readiness_changes", "Readiness transitions of a worker", ["state"])
+ANSWERS = Counter("codeintel_answers", "Answers that ended", ["status", "mode"])
+ANSWER_SECONDS = Histogram("codeintel_answer_seconds", "Time from a question on", ["phase"], buckets=SECONDS)
+TOKENS = Counter("codeintel_tokens_generated", "Tokens that models wrote into answers")
+TRACES_DROPPED = Counter("codeintel_traces_dropped", "Traces of answers that could not be written")
 
 VLLM_REQUESTS = Counter("codeintel_vllm_requests", "Calls to model servers", ["endpoint", "outcome"])
 VLLM_SECONDS = Histogram("codeintel_vllm_seconds", "Time of one call to a model server", ["endpoint"], buckets=SECONDS)
@@ -73,6 +78,17 @@ def observe_search(result: SearchResult) -> None:
         STAGE_SECONDS.labels(stage.name).observe(stage.ms / 1000)
     for limit in result.limits:
         LIMITS.labels(limit.code).inc()
+
+
+def observe_answer(trace: AnswerTrace) -> None:
+    """Count one answer that ended, and when its sources, its text and its end came."""
+    ANSWERS.labels(trace.status, trace.mode).inc()
+    for phase, ms in (("sources", trace.extract_ms), ("text", trace.text_ms), ("end", trace.total_ms)):
+        if ms is not None:
+            ANSWER_SECONDS.labels(phase).observe(ms / 1000)
+    TOKENS.inc(trace.completion_tokens or 0)
+    for code in trace.limits:
+        LIMITS.labels(code).inc()
 
 
 def observe_shards(shards: Iterable[ShardStatus]) -> None:

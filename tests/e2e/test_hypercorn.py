@@ -95,7 +95,7 @@ async def test_a_real_client_lists_and_calls_tools_over_http(base: str, mode: st
     async with Client(f"{base}/mcp", mode=mode) as client:
         names = [tool.name for tool in (await client.list_tools()).tools]
         result = await client.call_tool("semantic_search", {"query": "charge card"})
-    assert names == ["semantic_search", "search_text", "open_file", "list_paths", "index_status"]
+    assert names == ["semantic_search", "search_text", "open_file", "list_paths", "index_status", "answer"]
     assert result.structured_content["hits"][0]["path"] == "src/pay.py"
 
 
@@ -113,8 +113,37 @@ async def test_the_same_tools_answer_over_stdio(tmp_path: Path) -> None:
     async with Client(stdio_client(process)) as client:
         names = [tool.name for tool in (await client.list_tools()).tools]
         result = await client.call_tool("open_file", {"repo": "shop", "path": "README.md"})
-    assert len(names) == 5
+    assert len(names) == 6
     assert "Sells things." in result.content[0].text
+
+
+def test_an_answer_arrives_while_it_is_made(base: str, tmp_path: Path) -> None:
+    """Answers §2.1: nothing between the answer and the reader holds events back."""
+    with httpx.stream("POST", f"{base}/answer", json={"question": f"gate {tmp_path}"}) as reply:
+        lines = reply.iter_lines()
+        heard = [line for line in (next(lines) for _ in range(9)) if line.startswith("event:")]
+        (tmp_path / "open").touch()
+        rest = [line for line in lines if line.startswith("event:")]
+    assert heard == ["event: answer.created", "event: stage"]
+    assert rest[-1] == "event: answer.completed"
+
+
+def test_who_hangs_up_cancels_an_answer(base: str, tmp_path: Path) -> None:
+    """Answers §2.5: a closed socket is noticed although there is nothing to send."""
+
+    def cancelled() -> float:
+        text = httpx.get(f"{base}/metrics").text
+        wanted = 'codeintel_answers_total{mode="none",status="cancelled"}'
+        return sum(float(line.rpartition(" ")[2]) for line in text.splitlines() if line.startswith(wanted))
+
+    before = cancelled()
+    with httpx.stream("POST", f"{base}/answer", json={"question": f"gate {tmp_path}"}) as reply:
+        next(reply.iter_lines())
+    give_up = time.monotonic() + 30
+    while cancelled() == before and time.monotonic() < give_up:
+        time.sleep(0.05)
+    (tmp_path / "open").touch()
+    assert cancelled() == before + 1
 
 
 def test_metrics_are_summed_over_the_workers(base: str) -> None:

@@ -12,9 +12,8 @@ from typing import Any
 import httpx
 import pytest
 import structlog
-from fakes import FakeNavigator, FakeSearcher, open_fakes
+from fakes import FakeSearcher, opened_fakes
 
-from codeintel_rev.app.context import Opened
 from codeintel_rev.app.main import create_app
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.errors import IndexUnavailable
@@ -27,8 +26,7 @@ PROBLEM_MEMBERS = {"type", "title", "status", "detail", "instance", "retryable",
 
 @asynccontextmanager
 async def http(searcher: FakeSearcher | None = None, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    opened = Opened(searcher, FakeNavigator()) if searcher else None
-    app = create_app(Settings(**settings), (lambda _: opened) if opened else open_fakes)
+    app = create_app(Settings(**settings), lambda _: opened_fakes(searcher))
     async with app.router.lifespan_context(app):
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8787") as client:
@@ -227,7 +225,8 @@ async def test_an_index_that_cannot_be_served_may_be_retried() -> None:
 async def test_the_openapi_document_names_every_route() -> None:
     async with http() as client:
         paths = (await client.get("/openapi.json")).json()["paths"]
-    assert set(paths) == {"/search", "/repos", "/repos/{repo}/status", "/files/{repo}/{path}"}
+    answers = {"/answer", "/answers/{answer_id}", "/answers/{answer_id}/events", "/answers/{answer_id}/cancel"}
+    assert set(paths) == {"/search", "/repos", "/repos/{repo}/status", "/files/{repo}/{path}"} | answers
 
 
 async def test_the_searcher_is_closed_at_the_end() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -12,11 +13,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fakes import NOT_ENCODED, FakeNavigator, FakeSearcher
+from fakes import NOT_ENCODED, FakeSearcher, opened_fakes
 from typer.testing import CliRunner
 
-from codeintel_rev.app.context import Open, Opened
-from codeintel_rev.cli import inspect, main, search
+from codeintel_rev.app.context import Open
+from codeintel_rev.cli import answer, inspect, main, render, search
 from codeintel_rev.cli.places import default_name
 from codeintel_rev.cli.render import how_to_connect
 from codeintel_rev.config.settings import Settings
@@ -28,7 +29,7 @@ HEAVY = ("faiss", "torch", "duckdb", "tantivy", "fastapi", "mcp", "onnxruntime",
 
 
 def opening(searcher: FakeSearcher) -> Open:
-    return lambda _: Opened(searcher, FakeNavigator())
+    return lambda _: opened_fakes(searcher)
 
 
 def run(*arguments: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -293,3 +294,42 @@ def test_a_url_is_fetched_and_indexed(tmp_path: Path) -> None:
         found = run("search", name, "--json", folder=tmp_path, **data)
         assert [hit["symbol"] for hit in json.loads(found.stdout)["hits"]] == [name]
     assert (tmp_path / "data/clones/shop/cart.py").is_file()
+
+
+def test_an_answer_is_text_then_the_places_it_cites(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer.answer("Where is a card charged?", {}, None, as_json=False, open_index=opening(FakeSearcher()))
+    shown = capsys.readouterr()
+    written, places = shown.out.split("\n\n[1] ")
+    assert written.startswith("`pay` in `src/pay.py`, lines 1 to 3. [1]\n")
+    assert places.split("\n")[:2] == ["shop: src/pay.py:1-3  pay", "[2] shop: src/cart.py:1-3  cart"]
+    assert shown.err == "extractive, confidence 0.92\n"
+
+
+def test_an_answer_grows_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of it is cut off at the terminal's width."""
+    monkeypatch.setattr(render.out, "_force_terminal", True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    answer.answer("Where is a card charged?", {}, "fast", as_json=False, open_index=opening(FakeSearcher()))
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
+    assert "Charge a card." in shown
+    assert "[2] shop: src/cart.py:1-3  cart" in shown
+
+
+def test_an_answer_can_be_read_by_a_program(capsys: pytest.CaptureFixture[str]) -> None:
+    searcher = FakeSearcher()
+    answer.answer("card", {"repos": ["shop"]}, "fast", as_json=True, open_index=opening(searcher))
+    told = json.loads(capsys.readouterr().out)
+    assert (told["status"], told["profile"], told["sources"][0]["path"]) == ("extractive", "fast", "src/pay.py")
+    assert searcher.closed
+
+
+def test_an_answer_fails_as_what_made_it_fail() -> None:
+    """The exit code is that of the error: 3 for a repository that is not there."""
+    with pytest.raises(NotFound, match="nope"):
+        answer.answer("card", {"repos": ["nope"]}, None, as_json=True, open_index=opening(FakeSearcher()))
+    with pytest.raises(InvalidArgument, match="profile"):
+        answer.answer("card", {}, "slow", as_json=True, open_index=opening(FakeSearcher()))
+    with pytest.raises(InvalidArgument, match="no word"):
+        answer.answer("", {}, None, as_json=True, open_index=opening(FakeSearcher()))

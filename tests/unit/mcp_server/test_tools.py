@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import NOT_ENCODED, FakeNavigator, FakeSearcher
+from fakes import NOT_ENCODED, FakeSearcher, opened_fakes
 from mcp.client.client import Client
 from mcp.shared.exceptions import MCPError
 from structlog.testing import capture_logs
 
-from codeintel_rev.app.context import Opened, open_context
+from codeintel_rev.app.context import open_context
 from codeintel_rev.app.probes import Readiness
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.errors import DimensionMismatch
@@ -29,8 +29,7 @@ SCHEMA_TOKENS = 1600
 
 @asynccontextmanager
 async def asking(searcher: FakeSearcher | None = None, **settings: Any) -> AsyncIterator[Client]:
-    opened = Opened(searcher or FakeSearcher(), FakeNavigator(generation=(searcher or FakeSearcher()).generation))
-    context = open_context(Settings(**settings), lambda _: opened, Readiness(1.0))
+    context = open_context(Settings(**settings), lambda _: opened_fakes(searcher), Readiness(1.0))
     async with context as made:
         server = make_server(lambda: made.served, made.settings.server)
         async with Client(server) as client:
