@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
 WORDS = (
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[unused0]", "[unused1]", "[Q] ", "[D] "),
@@ -66,6 +66,24 @@ def save_colbert(folder: Path, **metadata: object) -> Path:
     config = json.loads((folder / "config.json").read_text())
     write(folder / "config.json", config | {"architectures": ["HF_ColBERT"]})
     write(folder / "artifact.metadata", {"query_maxlen": 8, "doc_maxlen": 12} | metadata)
+    return folder
+
+
+def save_splade(folder: Path, **pooling: object) -> Path:
+    """As sentence-transformers saves a SPLADE model: a masked-language model, and how its logits are pooled."""
+    torch.manual_seed(0)
+    model = BertForMaskedLM(bert().config).eval()
+    model.cls.predictions.decoder.weight.data.normal_(std=0.5)
+    model.save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_SpladePooling", "type": "sentence_transformers.models.SpladePooling"},
+    ]
+    write(folder / "modules.json", modules)
+    write(
+        folder / "1_SpladePooling" / "config.json", {"pooling_strategy": "max", "activation_function": "relu"} | pooling
+    )
     return folder
 
 

@@ -141,6 +141,19 @@ class XTRSettings(Section):
         return bool(self.model) if self.enable is None else self.enable
 
 
+class SpladeSettings(Section):
+    model: str = ""
+    """Model of the channel `splade`, id or folder (safetensors only); empty: no such channel. Affects results."""
+    revision: str = ""
+    """Revision of a hub model. Affects results."""
+    max_tokens: int = Field(256, ge=16, le=8192)
+    """Tokens of a chunk, and of a query, that it reads. Affects results."""
+
+    @property
+    def on(self) -> bool:
+        return bool(self.model)
+
+
 class EndpointSettings(Section):
     """One server of models: a vLLM process serves one model, and only that model's routes (answers §0)."""
 
@@ -278,6 +291,7 @@ class Settings(BaseSettings):
     index: IndexSettings = IndexSettings()  # type: ignore[call-arg]
     retrieval: RetrievalSettings = RetrievalSettings()  # type: ignore[call-arg]
     xtr: XTRSettings = XTRSettings()  # type: ignore[call-arg]
+    splade: SpladeSettings = SpladeSettings()  # type: ignore[call-arg]
     vllm: VLLMSettings = VLLMSettings()
     answer: AnswerSettings = AnswerSettings()  # type: ignore[call-arg]
     redis: RedisSettings = RedisSettings()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from transformers import (
     MODEL_FOR_TEXT_ENCODING_MAPPING,
     AutoConfig,
     AutoModel,
+    AutoModelForMaskedLM,
     AutoModelForTextEncoding,
     AutoTokenizer,
 )
@@ -26,6 +28,7 @@ from codeintel_rev.errors import EncoderFailed, SettingsError
 from codeintel_rev.io.durable import DISK
 
 WEIGHTS = "*.safetensors"
+_SAFELY = {"local_files_only": True, "trust_remote_code": False}
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 Pool = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -138,15 +141,34 @@ def device_and_dtype() -> tuple[str, torch.dtype]:
 
 def load(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[Any, Any]:
     """Return (model, tokenizer). Of an encoder-decoder only the encoder is loaded. Raises EncoderFailed."""
-    safely = {"local_files_only": True, "trust_remote_code": False}
-    folder = checkpoint.folder
-    try:
-        config = AutoConfig.from_pretrained(folder, **safely)
+    with _loading(checkpoint.folder):
+        config = AutoConfig.from_pretrained(checkpoint.folder, **_SAFELY)
         architecture = AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
-        model = architecture.from_pretrained(folder, dtype=dtype, use_safetensors=True, **safely)
+        model = architecture.from_pretrained(checkpoint.folder, dtype=dtype, use_safetensors=True, **_SAFELY)
+    return model, load_tokenizer(checkpoint)
+
+
+def load_masked(checkpoint: Checkpoint, dtype: torch.dtype) -> tuple[Any, Any]:
+    """Return (model, tokenizer), the model with its head over the vocabulary. Raises EncoderFailed, also where the
+    checkpoint has no such head: it would be a random one."""
+    with _loading(checkpoint.folder):
+        model, told = AutoModelForMaskedLM.from_pretrained(
+            checkpoint.folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **_SAFELY
+        )
+    if told["missing_keys"]:
+        raise EncoderFailed(
+            f"model {checkpoint.folder.name} lacks {min(told['missing_keys'])}: it has no masked-language-model head.",
+            "Choose a SPLADE checkpoint.",
+        )
+    return model, load_tokenizer(checkpoint)
+
+
+@contextmanager
+def _loading(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise EncoderFailed(f"model {folder.name} could not be loaded: {error}.", "Check the folder.") from error
-    return model, load_tokenizer(checkpoint)
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:

@@ -17,7 +17,7 @@ from codeintel_rev.types import Chunk, Floats, ModelFingerprint
 TEXT_FORMAT = 1
 """Of `embedding_text`: a vector is kept as long as the file of its chunk, the model and this stay what they are."""
 
-_CHARACTERS_PER_TOKEN = 64
+CHARACTERS_PER_TOKEN = 64
 _HEADER_CHARACTERS = 120
 _PATH_WORD = re.compile(r"[^\W\d_]{3,}")
 _PROVIDERS = {
@@ -81,7 +81,7 @@ def readable(text: str, fingerprint: ModelFingerprint) -> str:
 
     A tokenizer reads a whole text before it truncates, and refuses lone surrogates.
     """
-    return text[: fingerprint.max_tokens * _CHARACTERS_PER_TOKEN].encode(errors="replace").decode()
+    return text[: fingerprint.max_tokens * CHARACTERS_PER_TOKEN].encode(errors="replace").decode()
 
 
 def unit_rows(vectors: Floats, count: int, fingerprint: ModelFingerprint) -> Floats:

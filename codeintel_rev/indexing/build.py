@@ -1,9 +1,9 @@
 """From a work tree to a published, complete generation: scan → parse → publish text → encode → publish vectors.
 
 The text half (lexical, symbols, catalogue, and whatever vectors the cache has) publishes first, so that search answers
-within seconds; vectors, and then tokens where they are on, follow in generations that share its files. A build that
-stops, however it stops, leaves the last published generation serving and its vectors in the cache: the next one goes on
-from there.
+within seconds; vectors, and then tokens and impacts where they are on, follow in generations that share its files. A
+build that stops, however it stops, leaves the last published generation serving and its vectors in the cache: the next
+one goes on from there.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from codeintel_rev.errors import IndexCorrupt, InvalidArgument, NotFound
 from codeintel_rev.indexing.kin import open_kin
 from codeintel_rev.indexing.progress import Report, Stopwatch
 from codeintel_rev.indexing.source import SourceTree, contents_of, scan
+from codeintel_rev.indexing.splade_stage import carry_impacts, held_impacts, impact_counts, publish_impacts
 from codeintel_rev.indexing.text_stage import (
     COMPONENTS,
     LEXICAL_DIRECTORY,
@@ -40,6 +41,7 @@ from codeintel_rev.io.drafts import Draft
 from codeintel_rev.io.duckdb_catalog import Catalog
 from codeintel_rev.io.durable import DISK
 from codeintel_rev.io.generations import GenerationStore
+from codeintel_rev.io.impacts import SPLADE
 from codeintel_rev.io.integrity import Digests
 from codeintel_rev.io.leases import Generation
 from codeintel_rev.io.manifest import Manifest, Stage
@@ -58,9 +60,9 @@ OpenEncoder = Callable[[EmbeddingSettings, Path, EndpointSettings], DenseEncoder
 
 @dataclass(frozen=True, slots=True)
 class BuildSummary:
-    """What a build did. `encoded` counts the chunks whose vector had to be made, `tokens_encoded` those whose token
-    vectors had to be, `reasons` the files that were left out or whose syntax could not be used, `repaired` what was not
-    good on disk and had to be mended first."""
+    """What a build did. `encoded` counts the chunks whose vector had to be made, `tokens_encoded` and `impacts_encoded`
+    those whose token vectors and SPLADE impacts had to be, `reasons` the files that were left out or whose syntax could
+    not be used, `repaired` what was not good on disk and had to be mended first."""
 
     repo: str
     generation: str
@@ -69,6 +71,7 @@ class BuildSummary:
     counts: dict[str, int]
     encoded: int
     tokens_encoded: int
+    impacts_encoded: int
     reasons: dict[str, int]
     repaired: tuple[Limit, ...]
     seconds: float
@@ -128,6 +131,7 @@ def build(
         counts=manifest.counts,
         encoded=job.encoded,
         tokens_encoded=job.tokens_encoded,
+        impacts_encoded=job.impacts_encoded,
         reasons=left_out,
         repaired=repaired,
         seconds=time.monotonic() - started,
@@ -169,8 +173,10 @@ class _Job:
         self._text_counts: dict[str, int] = {}
         self._changed: frozenset[str] = frozenset()
         self._tokens = Carried()
+        self._impacts: dict[str, int] = {}
         self.encoded = 0
         self.tokens_encoded = 0
+        self.impacts_encoded = 0
 
     def run(self) -> Manifest:
         """Publish what is missing and return the manifest that is current then."""
@@ -180,10 +186,12 @@ class _Job:
         manifest = self._without_tokens(encoder)
         if self._settings.xtr.on:
             manifest, self.tokens_encoded = publish_tokens(self._store, manifest, self._settings, encoder, self._watch)
+        if self._settings.splade.on:
+            manifest, self.impacts_encoded = publish_impacts(self._store, manifest, self._settings, self._watch)
         return manifest
 
     def _without_tokens(self, encoder: DenseEncoder | None) -> Manifest:
-        """Publish text and vectors; of the tokens only those that are there already."""
+        """Publish text and vectors; of tokens and impacts only those that are there already."""
         contents = self._contents()
         inputs = self._inputs(contents)
         current = self._current()
@@ -235,13 +243,15 @@ class _Job:
         `origin` is the manifest of what the draft goes on from.
         """
         if origin and origin.inputs == inputs:
-            others = ("vectors", *COUNTS)
+            others = ("vectors", *COUNTS, SPLADE)
             self._text_counts = {name: count for name, count in origin.counts.items() if name not in others}
             self._tokens = Carried.by(origin) if self._settings.xtr.on else Carried()
-            return self._follow(self._tokens.files), inputs
+            self._impacts = impact_counts(origin) if self._settings.splade.on else {}
+            return self._follow(self._shared), inputs
         held = held_by(self._path_of(origin)) if origin and self._settings.xtr.on else None
-        tokens = linked(origin) if origin and held else ()
-        draft = self._follow(tokens) if origin and same_rules(origin.inputs, inputs) else self._begin(tokens)
+        impacts = held_impacts(self._path_of(origin)) if origin and self._settings.splade.on else None
+        shared = (*(linked(origin) if origin and held else ()), *(impacts.links if impacts else ()))
+        draft = self._follow(shared) if origin and same_rules(origin.inputs, inputs) else self._begin(shared)
         self._text_counts, self._changed = write_text(
             draft.path,
             origin.kindred if origin else self._store.repo,
@@ -254,15 +264,22 @@ class _Job:
             name_chunks(draft.path, self._store.repo)
         if origin and held:
             self._tokens = carry(draft, origin, held)
+        if impacts:
+            self._impacts = carry_impacts(draft, impacts)
         return draft, self._inputs(contents)
 
     def _path_of(self, origin: Manifest) -> Path:
         kin = self._kin
         return kin.path if kin and kin.manifest is origin else self._store.path_of(origin.generation)
 
-    def _follow(self, tokens: tuple[str, ...]) -> Draft:
-        """Return a draft with the text half of what it goes on from, and `tokens`, names of its files, linked."""
-        draft = self._begin((LEXICAL_DIRECTORY, *tokens))
+    @property
+    def _shared(self) -> tuple[str, ...]:
+        """The names to link, beside text and vectors, for a generation of the same chunks."""
+        return (*self._tokens.files, *self._impacts)
+
+    def _follow(self, shared: tuple[str, ...]) -> Draft:
+        """Return a draft with the text half of what it goes on from, and `shared`, names of its files, linked."""
+        draft = self._begin((LEXICAL_DIRECTORY, *shared))
         inherit_text(draft.path, draft.origin)
         if draft.kin:
             name_chunks(draft.path, self._store.repo)
@@ -281,7 +298,7 @@ class _Job:
             self.encoded += made
             if vectors.missing and time.monotonic() - published < self._settings.index.publish_every_s:
                 continue
-            follower = draft if manifest is None else self._follow(self._tokens.files)
+            follower = draft if manifest is None else self._follow(self._shared)
             manifest = self._publish(follower, inputs, vectors, encoder.fingerprint)
             published = time.monotonic()
         return manifest or self._publish(draft, inputs, vectors, encoder.fingerprint)
@@ -309,7 +326,7 @@ class _Job:
             stage=_stage(vectors),
             inputs=inputs,
             model=model,
-            counts=self._text_counts | {"vectors": count} | self._tokens.counts,
+            counts=self._text_counts | {"vectors": count} | self._tokens.counts | self._impacts,
             components=COMPONENTS,
             libraries={name: version(name) for name in ENGINES},
             token_model=self._tokens.model,

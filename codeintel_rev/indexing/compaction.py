@@ -1,7 +1,7 @@
 """`indexctl compact`: what updates left behind in a generation is left out of the next, which answers alike.
 
 Every store is written anew from what it holds: the catalogue and the lexical index without deleted rows, all vectors as
-one primary, the token index as one. Nothing is read of the work tree, parsed or encoded.
+one primary, the token index and the impact index as one. Nothing is read of the work tree, parsed or encoded.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, replace
 
 from codeintel_rev.config.settings import Settings
+from codeintel_rev.indexing.splade_stage import compact_impacts, held_impacts, impact_counts
 from codeintel_rev.indexing.text_stage import compact_text
 from codeintel_rev.indexing.token_stage import Carried, compact_tokens, held_by, linked
 from codeintel_rev.io.catalog_builder import fill_idmap
@@ -58,17 +59,21 @@ def compact(repo: str, settings: Settings) -> CompactionSummary:
 def publish_compacted(store: GenerationStore, current: Manifest) -> Manifest:
     """Publish a generation that holds what `current` does and nothing else, and return its manifest.
 
-    A token index that is not sound is shared as it is. REQUIRES: the builder's lock. Raises as `compact`.
+    A token or impact index that is not sound is shared as it is. REQUIRES: the builder's lock. Raises as `compact`.
     """
     held = held_by(store.path_of(current.generation))
+    impacts = held_impacts(store.path_of(current.generation))
     tokens = Carried.by(current)
-    with store.drafting(current.generation, linked(current) if held else tokens.files) as draft:
+    shared = (*(linked(current) if held else tokens.files), *(() if impacts else impact_counts(current)))
+    with store.drafting(current.generation, shared) as draft:
         compact_text(draft.path, draft.origin)
         if current.model and current.counts["vectors"]:
             compact_vectors(draft.path, draft.origin, current.model.dim)
             fill_idmap(draft.path)
         if held:
             tokens = compact_tokens(draft, current, held)
+        if impacts:
+            compact_impacts(draft, impacts)
         described = replace(current, counts=current.counts | tokens.counts, token_model=tokens.model)
         return store.publish_like(draft, described)
 

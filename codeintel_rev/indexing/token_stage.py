@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.dense import DenseEncoder, embedding_text
@@ -35,6 +34,7 @@ from codeintel_rev.io.token_index import (
     TOKENS,
     XTR,
     TokenBuild,
+    among,
     read_build,
     read_projection,
     read_texts,
@@ -110,7 +110,7 @@ def carry(draft: Draft, parent: Manifest, held: Held) -> Carried:
     REQUIRES: `linked(parent)` are linked, and the chunks of the draft are written.
     """
     directory = token_directory(draft.path)
-    kept = _among(held.texts, texts_of(read_chunks(draft.path)))
+    kept = among(held.texts, texts_of(read_chunks(draft.path)))
     figures = _Figures(held.build.figures)
     if not kept.all():
         engine.delete(directory / TOKENS, held.texts[~kept, 0], figures)
@@ -186,7 +186,7 @@ def _models(settings: Settings) -> Path:
 
 def _mostly_new(wanted: Ids, held: Held) -> bool:
     """Whether more than half of the chunks are others than those the codec was, or was to be, made for."""
-    kept = int(_among(wanted, held.texts).sum())
+    kept = int(among(wanted, held.texts).sum())
     return len(wanted) - kept - held.build.missing > len(wanted) / 2
 
 
@@ -223,7 +223,7 @@ class _Job:
         self.encoded = 0
 
     def run(self) -> Manifest:
-        missing = self._wanted[~_among(self._wanted, self._texts)]
+        missing = self._wanted[~among(self._wanted, self._texts)]
         parts = [missing[at : at + PART] for at in range(0, len(missing), PART)] or [missing]
         self._watch.tell("tokens", len(self._texts), len(self._wanted))
         while parts:
@@ -244,7 +244,7 @@ class _Job:
 
     def _prune(self, directory: Path) -> None:
         """Delete what is gone or reads otherwise by now."""
-        kept = _among(self._texts, self._wanted)
+        kept = among(self._texts, self._wanted)
         if not kept.all():
             engine.delete(directory / TOKENS, self._texts[~kept, 0], self._figures)
             self._texts = self._texts[kept]
@@ -337,15 +337,6 @@ def texts_of(chunks: Iterable[Chunk]) -> Ids:
 def _digest(text: str) -> int:
     """Return a 63-bit hash of `text`."""
     return int.from_bytes(blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()) >> 1
-
-
-def _among(texts: Ids, others: Ids) -> NDArray[np.bool_]:
-    """Return which of `texts` (n, 2) are in `others` (m, 2) and read the same there: (n,)."""
-    if not len(others):
-        return np.zeros(len(texts), np.bool_)
-    at = np.minimum(np.searchsorted(others[:, 0], texts[:, 0]), len(others) - 1)
-    same: NDArray[np.bool_] = np.all(np.abs(others[at]) == np.abs(texts), axis=1)
-    return same
 
 
 def _crowded(index: storage.Manifest, most: int) -> bool:

@@ -37,8 +37,9 @@ from codeintel_rev.types import Limit
 T = TypeVar("T")
 
 _ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
-OPTIONAL = "xtr"
-"""The folder of token vectors: without it everything else answers. Generations share its files, and so its damage."""
+OPTIONAL = ("xtr", "splade")
+"""The folders of token vectors and of impacts: without them everything else answers. Generations share their files, and
+so their damage."""
 _REPAIR = "Rebuild the index, or go back with `indexctl rollback`."
 
 
@@ -131,7 +132,7 @@ class GenerationReader:
     def open(self, identity: str, opener: Callable[[Generation], T], limits: tuple[Limit, ...] = ()) -> T:
         """Return `opener`'s answer for generation `identity`, leased, then verified; released when `opener` fails.
 
-        Damage to what is OPTIONAL is a Limit of that stage, all other raises GenerationGone, IndexCorrupt,
+        Damage to what is OPTIONAL is one Limit of that stage, all other raises GenerationGone, IndexCorrupt,
         IndexIncompatible; so does what `opener` raises.
         """
         with ExitStack() as undo:
@@ -210,11 +211,13 @@ class GenerationReader:
 
     def _lacking(self, identity: str) -> tuple[Limit, ...]:
         """Return what generation `identity` is served without. Raises its first problem that forbids to serve it."""
-        damage = list(self._damage(identity, self._digests))
-        for path, problem in damage:
-            if not path.startswith(f"{OPTIONAL}/"):
+        limits: dict[str, Limit] = {}
+        for path, problem in self._damage(identity, self._digests):
+            stage = path.partition("/")[0]
+            if stage not in OPTIONAL:
                 raise problem
-        return tuple(Limit(problem.slug, OPTIONAL, problem.detail, problem.hint) for _, problem in damage[:1])
+            limits.setdefault(stage, Limit(problem.slug, stage, problem.detail, problem.hint))
+        return tuple(limits.values())
 
     def _problems(self, identity: str, digests: Digests) -> list[CodeIntelError]:
         return [problem for _, problem in self._damage(identity, digests)]

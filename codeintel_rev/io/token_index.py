@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from codeintel_rev.errors import IndexCorrupt, IndexIncompatible
 from codeintel_rev.io.durable import DISK, os_errors_mapped
@@ -90,3 +91,12 @@ def read_build(directory: Path) -> TokenBuild:
         return TokenBuild(int(fields["missing"]), {name: float(value) for name, value in fields["figures"].items()})
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise IndexCorrupt(f"{BUILD} cannot be read.", REBUILD) from error
+
+
+def among(texts: Ids, others: Ids) -> NDArray[np.bool_]:
+    """Return which of `texts` (n, 2) are in `others` (m, 2), chunk_id ascending, and read the same there: (n,)."""
+    if not len(others):
+        return np.zeros(len(texts), np.bool_)
+    at = np.minimum(np.searchsorted(others[:, 0], texts[:, 0]), len(others) - 1)
+    same: NDArray[np.bool_] = np.all(np.abs(others[at]) == np.abs(texts), axis=1)
+    return same

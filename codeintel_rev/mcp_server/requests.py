@@ -16,8 +16,8 @@ Names = tuple[Annotated[str, Field(max_length=512)], ...]
 Repos = Annotated[Names, Field(description="Only these repositories", max_length=64)]
 Paths = Annotated[Names, Field(description="Gitignore-style globs, `!` negates", max_length=64)]
 Languages = Annotated[Names, Field(description="As in hits, e.g. python", max_length=64)]
-Channel = Literal["lexical", "symbols", "dense", "xtr"]
-Stage = Literal["lexical", "symbols", "dense", "xtr", "xtr_rescore"]
+Channel = Literal["lexical", "symbols", "dense", "splade", "xtr"]
+Stage = Literal["lexical", "symbols", "dense", "splade", "xtr", "xtr_rescore"]
 Weight = Annotated[float, Field(ge=0, le=100)]
 Cursor = Annotated[str, Field(description="next_cursor of the answer before", max_length=8192)]
 
@@ -70,9 +70,10 @@ class ProSearchRequest(SearchRequest):
     blend: Annotated[Blend | None, Field(description="How rescoring meets the fused order")] = None
     score_norm: Annotated[ScoreNorm | None, Field(description="Scale of MaxSim in a sum")] = None
     stage_weights: Annotated[
-        dict[Stage, Weight], Field(description="Of lexical, symbols, dense, xtr, xtr_rescore; others as planned")
+        dict[Stage, Weight],
+        Field(description="Of lexical, symbols, dense, splade, xtr, xtr_rescore; others as planned"),
     ] = Field(default_factory=dict)
-    channels: Annotated[tuple[Channel, ...], Field(description="Only these", max_length=4)] = ()
+    channels: Annotated[tuple[Channel, ...], Field(description="Only these", max_length=5)] = ()
     generation: Annotated[str, Field(description="Answer from this kept generation", max_length=64)] = ""
     as_of: Annotated[str, Field(description="As it was then: ISO time, or 2h, 3d ago", max_length=64)] = ""
 

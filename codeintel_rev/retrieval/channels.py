@@ -1,6 +1,6 @@
 """The ways a chunk can be found, each behind the same small interface.
 
-BM25, vectors, symbols, tokens and a test's fake are all Channels; a new one (SPLADE) is one more class here and one
+BM25, vectors, symbols, impacts, tokens and a test's fake are all Channels; a new one is one more class here and one
 more weight in `plan.WEIGHTS`.
 """
 
@@ -11,10 +11,12 @@ from typing import Protocol
 
 from codeintel_rev.errors import ChannelFailed
 from codeintel_rev.io.dual_index import DualIndex
+from codeintel_rev.io.impacts import SPLADE
 from codeintel_rev.io.lexical import LexicalIndex
 from codeintel_rev.retrieval.late import QueryTokens, TokenIndex
 from codeintel_rev.retrieval.options import WIDE
 from codeintel_rev.retrieval.plan import Plan
+from codeintel_rev.retrieval.sparse import SparseIndex
 from codeintel_rev.types import Floats, Ranking, Selection
 
 
@@ -74,6 +76,19 @@ class Dense:
             raise ChannelFailed("the query has no vector.", "See the encoder's limit.")
         allowed = None if selection is None else selection.chunk_ids
         return Ranking(self.name, *self.index.search(question.vector, question.plan.depth, allowed=allowed))
+
+
+@dataclass(frozen=True, slots=True)
+class Sparse:
+    """Terms of a SPLADE model's vocabulary, those that the text does not write out too."""
+
+    index: SparseIndex
+    name: str = SPLADE
+
+    def rank(self, question: Question, selection: Selection | None) -> Ranking:
+        allowed = None if selection is None else selection.chunk_ids
+        impacts = question.tokens.impacts(self.index.encoder)
+        return Ranking(self.name, *self.index.impacts.search(impacts, question.plan.depth, allowed))
 
 
 @dataclass(frozen=True, slots=True)

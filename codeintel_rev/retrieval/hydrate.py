@@ -9,11 +9,14 @@ import numpy as np
 
 from codeintel_rev.errors import GenerationMismatch
 from codeintel_rev.io.code_tokens import matched_terms
+from codeintel_rev.io.impacts import SPLADE
 from codeintel_rev.retrieval.fuse import Fused
+from codeintel_rev.retrieval.late import QueryTokens
 from codeintel_rev.retrieval.options import RESCORE, WIDE
 from codeintel_rev.retrieval.plan import Plan
 from codeintel_rev.retrieval.rank import Candidate, Ranked
 from codeintel_rev.retrieval.shard import Shard
+from codeintel_rev.retrieval.sparse import SparseIndex
 from codeintel_rev.types import Chunk, Contribution, Hit
 
 _MATCHED_TERMS_SHOWN = 6
@@ -37,11 +40,14 @@ def candidates(fused: Fused, shards: Sequence[Shard]) -> list[Candidate]:
     return [found[chunk_id] for chunk_id in scores]
 
 
-def hits(plan: Plan, ranked: Sequence[Ranked], fused: Fused, shards: Sequence[Shard]) -> tuple[Hit, ...]:
+def hits(
+    plan: Plan, ranked: Sequence[Ranked], fused: Fused, shards: Sequence[Shard], tokens: QueryTokens
+) -> tuple[Hit, ...]:
     """Return the ranked chunks as hits, in ranking order. Raises GenerationMismatch when a chunk is not catalogued."""
     chunks = texts([int(fused.chunk_ids[place.row]) for place in ranked], shards)
     by_repo = {shard.repo: shard for shard in shards}
-    reasons = Reasons(plan, fused.offered(RESCORE))
+    sparse = [shard.sparse for shard in shards if shard.sparse]
+    reasons = Reasons(plan, fused.offered(RESCORE), tokens, sparse)
     return tuple(
         _hit(reasons, chunks[int(fused.chunk_ids[place.row])], place, fused.contributions(place.row), by_repo)
         for place in ranked
@@ -94,6 +100,8 @@ class Reasons:
 
     plan: Plan
     rescored: int
+    tokens: QueryTokens
+    sparse: Sequence[SparseIndex]
 
     def of(self, chunk: Chunk, contributions: dict[str, Contribution]) -> list[str]:
         """Return one phrase a channel, strongest contribution first; rescoring that moved nothing is no reason."""
@@ -107,8 +115,18 @@ class Reasons:
             return f"{words} (lexical #{part.rank})"
         if name == "dense":
             return f"similar meaning, cosine {part.score:.2f} (dense #{part.rank})"
+        if name == SPLADE:
+            return f"{self._terms(chunk)} (splade #{part.rank})"
         if name == WIDE:
             return f"all tokens, MaxSim {part.score:.2f} (xtr #{part.rank})"
         if name == RESCORE:
             return f"late interaction {part.score:.2f}, #{part.rank} of {self.rescored}"
         return f"{name} #{part.rank}"
+
+    def _terms(self, chunk: Chunk) -> str:
+        """Name the terms of the model's vocabulary that query and chunk share, the strongest first."""
+        for index in self.sparse:
+            terms = index.impacts.matched(self.tokens.impacts(index.encoder), chunk.chunk_id)
+            if terms:
+                return f"terms {', '.join(index.encoder.words(terms[:_MATCHED_TERMS_SHOWN]))}"
+        return "shared terms"

@@ -9,9 +9,11 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Self
 
+from codeintel_rev.encoders.sparse import SparseEncoder
 from codeintel_rev.encoders.token_encoder import TokenEncoders
 from codeintel_rev.encoders.tokens import EncodedQuery, TokenEncoder
 from codeintel_rev.errors import ChannelFailed, IndexIncompatible, IndexUnavailable
+from codeintel_rev.io.impacts import Impacts
 from codeintel_rev.io.token_index import TOKENS, read_build, read_projection, token_model_id
 from codeintel_rev.observability.metrics import observe_xtr
 from codeintel_rev.types import Floats
@@ -31,6 +33,8 @@ class QueryTokens:
         self._query = query
         self._lock = Lock()
         self._made: dict[str, EncodedQuery] = {}
+        self._weighing = Lock()  # Of its own: the two models run side by side.
+        self._weighed: dict[str, Impacts] = {}
 
     def of(self, encoder: TokenEncoder) -> Floats:
         """Return its tokens (n, dim), n >= 1. Raises EncoderFailed, and ChannelFailed when none has a vector."""
@@ -47,6 +51,13 @@ class QueryTokens:
                 with timed(observe_xtr, Figure.SEARCH_ENCODE_MS):
                     self._made[model] = encoder.encode_query(self._query)
             return self._made[model]
+
+    def impacts(self, encoder: SparseEncoder) -> Impacts:
+        """Return the terms of a sparse model's vocabulary that it is about. Raises EncoderFailed."""
+        with self._weighing:
+            if encoder.model_id not in self._weighed:
+                self._weighed[encoder.model_id] = encoder.encode_query(self._query)
+            return self._weighed[encoder.model_id]
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,16 +39,16 @@ class Plan:
     depth: int
 
 
-# Chosen on the bench sets (docs/quality.md): BM25 leads on names and topics, dense on what a function does. Tokens,
-# when they are asked as a channel, count as dense does until a checkpoint is measured.
+# Chosen on the bench sets (docs/quality.md): BM25 leads on names and topics, dense on what a function does. SPLADE, and
+# tokens when they are asked as a channel, count as dense does until a checkpoint is measured.
 WEIGHTS: dict[QueryClass, dict[str, float]] = {
-    QueryClass.REPORT: {"lexical": 1.0, "dense": 1.0, "symbols": 0.5, "xtr": 1.0},
-    QueryClass.ERROR: {"lexical": 1.0, "dense": 1.0, "symbols": 0.5, "xtr": 1.0},
-    QueryClass.PATH: {"lexical": 1.0, "dense": 0.25, "symbols": 0.5, "xtr": 0.25},
-    QueryClass.IDENTIFIER: {"lexical": 1.0, "dense": 0.5, "symbols": 1.0, "xtr": 0.5},
-    QueryClass.BEHAVIOUR: {"lexical": 1.0, "dense": 3.0, "xtr": 3.0},
-    QueryClass.MIXED: {"lexical": 1.0, "dense": 1.0, "symbols": 0.5, "xtr": 1.0},
-    QueryClass.TOPIC: {"lexical": 1.0, "dense": 1.0, "xtr": 1.0},
+    QueryClass.REPORT: {"lexical": 1.0, "dense": 1.0, "symbols": 0.5, "splade": 1.0, "xtr": 1.0},
+    QueryClass.ERROR: {"lexical": 1.0, "dense": 1.0, "symbols": 0.5, "splade": 1.0, "xtr": 1.0},
+    QueryClass.PATH: {"lexical": 1.0, "dense": 0.25, "symbols": 0.5, "splade": 0.25, "xtr": 0.25},
+    QueryClass.IDENTIFIER: {"lexical": 1.0, "dense": 0.5, "symbols": 1.0, "splade": 0.5, "xtr": 0.5},
+    QueryClass.BEHAVIOUR: {"lexical": 1.0, "dense": 3.0, "splade": 3.0, "xtr": 3.0},
+    QueryClass.MIXED: {"lexical": 1.0, "dense": 1.0, "symbols": 0.5, "splade": 1.0, "xtr": 1.0},
+    QueryClass.TOPIC: {"lexical": 1.0, "dense": 1.0, "splade": 1.0, "xtr": 1.0},
 }
 
 _IDENTIFIER = re.compile(r"[^\W\d]\w*(?:(?:\.|::|#|->)[^\W\d]\w*)*(?:\(\))?")

@@ -16,6 +16,7 @@ from functools import partial
 from codeintel_rev.encoders.dense import DenseEncoder
 from codeintel_rev.encoders.tokens import TokenEncoder
 from codeintel_rev.errors import DeadlineExceeded, EncoderFailed
+from codeintel_rev.io.impacts import SPLADE
 from codeintel_rev.observability.tracing import span
 from codeintel_rev.retrieval.channels import Question
 from codeintel_rev.retrieval.fanout import Task, gather
@@ -73,7 +74,7 @@ def search(
     with journal.stage("rank"):
         ranked = rank(plan, candidates(fused, shards))[:limit]
     with journal.stage("hydrate"):
-        found = hits(plan, ranked, fused, shards)
+        found = hits(plan, ranked, fused, shards, tokens)
     return SearchResult(
         hits=found,
         plan=plan.query_class.value,
@@ -107,7 +108,7 @@ class _Journal:
 
 
 def _weights(plan: Plan, shards: Sequence[Shard]) -> dict[str, float]:
-    """Return the plan's weights, those of vectors and tokens lowered to the share of chunks they can find.
+    """Return the plan's weights, those of vectors, impacts and tokens lowered to the share of chunks they can find.
 
     While vectors are still being made, the right chunk may have none: the few that do must not outrank it for that.
     """
@@ -115,6 +116,7 @@ def _weights(plan: Plan, shards: Sequence[Shard]) -> dict[str, float]:
     chunks = sum(count["chunks"] for count in counts)
     found = {
         "dense": sum(count["vectors"] for count in counts),
+        SPLADE: sum(len(shard.sparse.impacts) for shard in shards if shard.sparse),
         WIDE: sum(len(shard.tokens.engine) for shard in shards if shard.tokens),
     }
     coverage = {name: count / chunks for name, count in found.items()} if chunks else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from codeintel_rev.encoders.sparse import SparseEncoders
 from codeintel_rev.encoders.token_encoder import TokenEncoders
 from codeintel_rev.errors import (
     CodeIntelError,
@@ -15,19 +16,22 @@ from codeintel_rev.errors import (
 from codeintel_rev.io.catalogs import Catalogs
 from codeintel_rev.io.dual_index import DualIndex
 from codeintel_rev.io.duckdb_catalog import Catalog
+from codeintel_rev.io.impacts import REBUILD, SPLADE, impact_directory
 from codeintel_rev.io.leases import Generation
 from codeintel_rev.io.lexical import LexicalIndex
 from codeintel_rev.io.manifest import Manifest
 from codeintel_rev.io.outlines import Outlines
 from codeintel_rev.io.token_index import token_directory
 from codeintel_rev.io.worktree import Worktree
-from codeintel_rev.retrieval.channels import Channel, Dense, Lexical, Symbols, Wide
+from codeintel_rev.retrieval.channels import Channel, Dense, Lexical, Sparse, Symbols, Wide
 from codeintel_rev.retrieval.late import BUILD, TokenIndex
+from codeintel_rev.retrieval.sparse import SparseIndex
 from codeintel_rev.types import Limit, ModelFingerprint
 
 LEXICAL_DIRECTORY = "lexical"
 XTR, XTR_MISSING, XTR_PARTIAL = "xtr", "xtr-missing", "xtr-partial"
 """The stage that a generation's limits of late interaction are of, and two of their codes."""
+SPLADE_MISSING, SPLADE_PARTIAL = "splade-missing", "splade-partial"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class Shard:
     worktree: Worktree
     limits: tuple[Limit, ...]
     tokens: TokenIndex | None
+    sparse: SparseIndex | None
 
     def close(self) -> None:
         self.catalog.close()
@@ -53,27 +58,38 @@ def open_shard(
     model: ModelFingerprint | None,
     encoders: TokenEncoders | None,
     catalogs: Catalogs,
+    *,
+    sparse_encoders: SparseEncoders | None = None,
 ) -> Shard:
     """Return the shard of a verified generation. `model` is the serving encoder's, None when there is none; without
-    `encoders` tokens are left alone.
+    `encoders` tokens are left alone, without `sparse_encoders` impacts.
 
     Vectors of another model leave the dense channel out, with a Limit that says so: they are never searched. So do
-    tokens that are missing, damaged or of another model. Raises IndexCorrupt, GenerationMismatch, IndexIncompatible.
+    tokens and impacts that are missing, damaged or of another model. Raises IndexCorrupt, GenerationMismatch,
+    IndexIncompatible.
     """
     lexical = LexicalIndex.open(generation.path / LEXICAL_DIRECTORY)
     dense, limits = _open_dense(generation, model)
     sound = not any(limit.stage == XTR for limit in generation.limits)
     tokens, token_limits = _open_tokens(generation, encoders) if encoders and sound else (None, [])
+    sparse, sparse_limits = _open_sparse(generation, sparse_encoders) if sparse_encoders else (None, [])
     catalog = catalogs.open(generation.path)
     return Shard(
         generation.manifest.repo,
         generation,
         catalog,
         Outlines.open(catalog),
-        (Lexical(lexical), Symbols(lexical), *dense, *((Wide(tokens),) if tokens else ())),
+        (
+            Lexical(lexical),
+            Symbols(lexical),
+            *dense,
+            *((Sparse(sparse),) if sparse else ()),
+            *((Wide(tokens),) if tokens else ()),
+        ),
         worktree,
-        (*generation.limits, *limits, *token_limits),
+        (*generation.limits, *limits, *token_limits, *sparse_limits),
         tokens,
+        sparse,
     )
 
 
@@ -131,4 +147,24 @@ def _open_tokens(generation: Generation, encoders: TokenEncoders) -> tuple[Token
     if found < chunks:
         partial = f"{found} of {chunks} chunks of {repo} have tokens so far."
         return index, [Limit(XTR_PARTIAL, XTR, partial, "The others keep the rank they have without them.")]
+    return index, []
+
+
+def _open_sparse(generation: Generation, encoders: SparseEncoders) -> tuple[SparseIndex | None, list[Limit]]:
+    """Return the impact index and what of it is not there; nothing of a generation without chunks, or of one whose
+    limits tell already that it is damaged."""
+    repo, chunks = generation.manifest.repo, generation.manifest.counts["chunks"]
+    if not chunks or any(limit.stage == SPLADE for limit in generation.limits):
+        return None, []
+    try:
+        index = SparseIndex.open(impact_directory(generation.path), encoders)
+    except IndexUnavailable:
+        missing = f"{repo} has no impacts of its {chunks} chunks."
+        return None, [Limit(SPLADE_MISSING, SPLADE, missing, REBUILD)]
+    except CodeIntelError as error:
+        return None, [Limit(error.slug, SPLADE, f"{repo}: {error.detail}", error.hint)]
+    found = len(index.impacts)
+    if found < chunks:
+        partial = f"{found} of {chunks} chunks of {repo} have impacts so far."
+        return index, [Limit(SPLADE_PARTIAL, SPLADE, partial, "The other channels find the others.")]
     return index, []

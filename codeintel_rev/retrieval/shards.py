@@ -16,6 +16,7 @@ import structlog
 
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.dense import DenseEncoder
+from codeintel_rev.encoders.sparse import SparseEncoders
 from codeintel_rev.encoders.token_encoder import TokenEncoders
 from codeintel_rev.errors import CodeIntelError, DeadlineExceeded, IndexCorrupt, IndexUnavailable, NotFound
 from codeintel_rev.io.catalogs import Catalogs
@@ -40,7 +41,7 @@ from codeintel_rev.retrieval.token_matches import explained as with_token_matche
 from codeintel_rev.types import LateMode, Limit, Revision, Scope, SearchResult, ShardStatus, TokenFigures
 from codeintel_rev.xtr.metrics import Figure
 
-CHANNELS_A_SHARD = 4
+CHANNELS_A_SHARD = 5
 _OPENING_SHARE = 0.5  # Of a search's time: what was opened in it must still be asked.
 
 log = structlog.get_logger(__name__)
@@ -68,6 +69,7 @@ class Shards:
         self._budget = Budget(retrieval.channel_deadline_ms, retrieval.request_deadline_ms, retrieval.candidates)
         threads = CHANNELS_A_SHARD * settings.limits.concurrent_calls
         self._token_encoders = TokenEncoders(settings, encoder, data_dir / "models")
+        self._sparse_encoders = SparseEncoders(settings.splade, data_dir / "models") if settings.splade.on else None
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="channel")
         self._discover()
 
@@ -220,7 +222,9 @@ class Shards:
         source = source_of(repository_directory(self._data_dir, generation.manifest.repo))
         model = self._encoder.fingerprint if self._encoder else None
         encoders = self._token_encoders if self._settings.xtr.on else None
-        return open_shard(generation, Worktree(source.root), model, encoders, self._catalogs)
+        return open_shard(
+            generation, Worktree(source.root), model, encoders, self._catalogs, sparse_encoders=self._sparse_encoders
+        )
 
     def _open(self, generation: Generation) -> Shard:
         shard = self._shard(generation)

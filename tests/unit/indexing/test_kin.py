@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fakes import FakeTokens
 
-from codeintel_rev.config.settings import XTRSettings
+from codeintel_rev.config.settings import SpladeSettings, XTRSettings
 from codeintel_rev.encoders.dense import DenseEncoder
 from codeintel_rev.indexing import token_stage
 from codeintel_rev.indexing.build import BuildSummary, build
@@ -18,6 +18,7 @@ from codeintel_rev.io.generations import GenerationStore
 from codeintel_rev.types import BuildProgress, Chunk, Freshness
 from tests.indexed import Place, ask, chunks_of, new_place
 from tests.projects import ids_by_store
+from tests.tiny_models import save_splade
 
 FOREIGN = "def refund_card(card):\n    return card.credit()\n"
 
@@ -191,3 +192,15 @@ def test_tokens_are_shared_too(place: Place, monkeypatch: pytest.MonkeyPatch, di
     summary = build("second", place.tree("second"), settings, on_progress=lambda _: None)
     assert summary.tokens_encoded == len(encoder.read) == int(differs)
     assert summary.counts["tokens"] == summary.counts["chunks"] == 4
+
+
+@pytest.mark.parametrize("differs", [False, True])
+def test_impacts_are_shared_too(place: Place, tmp_path: Path, differs: bool) -> None:
+    splade = SpladeSettings(model=str(save_splade(tmp_path / "splade")), max_tokens=32)
+    settings = place.settings.model_copy(update={"splade": splade})
+    build("shop", place.tree("shop"), settings, on_progress=lambda _: None)
+    if differs:
+        place.write("second", "pay.py", FOREIGN)
+    summary = build("second", place.tree("second"), settings, on_progress=lambda _: None)
+    assert summary.impacts_encoded == int(differs)
+    assert summary.counts["splade"] == summary.counts["chunks"] == 4
