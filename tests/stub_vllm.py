@@ -284,6 +284,7 @@ STREAMS: dict[str, list[bytes]] = {
     "content_no_text": [ROLE, delta(content=7), *HELLO[1:], DONE],
     "text_after_finish": [*HELLO, delta("more"), DONE],
     "html": [b"<html>sign in</html>"],
+    "cites": [ROLE, delta("A card is charged"), delta(" by pay ⟦"), delta("1⟧."), delta("", "stop"), USAGE_FRAME, DONE],
 }
 
 

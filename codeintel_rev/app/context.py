@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from codeintel_rev.answer.library import Library
 from codeintel_rev.answer.log import Ring, Shared
@@ -17,6 +17,9 @@ from codeintel_rev.app.probes import Readiness, keep_looking
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.io.redis_store import open_store
 from codeintel_rev.io.trace_store import TRACES, TraceStore
+from codeintel_rev.io.vllm.chat import ChatClient
+from codeintel_rev.io.vllm.http import open_upstream
+from codeintel_rev.io.vllm.score import ScoreClient
 from codeintel_rev.mcp_server.blocking import Blocking
 from codeintel_rev.mcp_server.operations import Served
 from codeintel_rev.navigation.navigator import Navigator
@@ -51,7 +54,10 @@ async def open_context(settings: Settings, open_index: Open, readiness: Readines
     with ThreadPoolExecutor(limits.concurrent_calls, thread_name_prefix="ask") as executor:
         opened = await asyncio.to_thread(open_index, settings)
         blocking = Blocking(executor)
-        async with open_answers(settings, parts_of(opened, blocking)) as answers:
+        async with (
+            with_models(parts_of(opened, blocking), settings) as parts,
+            open_answers(settings, parts) as answers,
+        ):
             served = Served(
                 searcher=opened.searcher,
                 navigator=opened.navigator,
@@ -93,6 +99,22 @@ async def _ended(task: asyncio.Task[None]) -> None:
 def parts_of(opened: Opened, blocking: Blocking) -> Parts:
     """Return what answers are made with."""
     return Parts(opened.searcher, opened.library, blocking.run)
+
+
+@asynccontextmanager
+async def with_models(parts: Parts, settings: Settings) -> AsyncIterator[Parts]:
+    """Yield `parts` with the model servers that are configured, nothing asked yet. Raises SettingsError."""
+    servers = settings.vllm
+    async with AsyncExitStack() as stack:
+        if servers.chat.url:
+            upstream = open_upstream("chat", servers.chat)
+            stack.push_async_callback(upstream.aclose)
+            parts = replace(parts, chat=ChatClient(upstream), model=servers.chat.model)
+        if servers.score.url and settings.answer.rerank:
+            upstream = open_upstream("score", servers.score)
+            stack.push_async_callback(upstream.aclose)
+            parts = replace(parts, score=ScoreClient(upstream))
+        yield parts
 
 
 def recorder(traces: TraceStore) -> Callable[[AnswerTrace], None]:

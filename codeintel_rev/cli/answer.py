@@ -12,11 +12,11 @@ from codeintel_rev.answer.log import line, told
 from codeintel_rev.answer.orchestrator import Question
 from codeintel_rev.answer.orchestrator import answer as answered
 from codeintel_rev.answer.parts import Parts
-from codeintel_rev.app.context import Open, parts_of
+from codeintel_rev.app.context import Open, parts_of, with_models
 from codeintel_rev.app.opening import open_index
 from codeintel_rev.cli import render
 from codeintel_rev.cli.verbs import EXIT_CODES
-from codeintel_rev.config.settings import AnswerSettings, load_settings
+from codeintel_rev.config.settings import AnswerSettings, Settings, load_settings
 from codeintel_rev.errors import CodeIntelError, InvalidArgument
 from codeintel_rev.mcp_server.answers import Answer, fold, step
 from codeintel_rev.mcp_server.blocking import Blocking
@@ -46,10 +46,10 @@ def answer(
         with ThreadPoolExecutor(settings.limits.concurrent_calls) as executor:
             parts = parts_of(opened, Blocking(executor))
             if as_json:
-                whole = asyncio.run(_ask(request, parts, settings.answer, lambda so_far, doing: None))
+                whole = asyncio.run(_ask(request, parts, settings, lambda so_far, doing: None))
             else:
                 with render.live_answer() as show:
-                    whole = asyncio.run(_ask(request, parts, settings.answer, show))
+                    whole = asyncio.run(_ask(request, parts, settings, show))
     finally:
         opened.searcher.close()
     if whole.problem:
@@ -60,15 +60,16 @@ def answer(
         render.print_sources(whole)
 
 
-async def _ask(request: AnswerRequest, parts: Parts, settings: AnswerSettings, show: Show) -> Answer:
+async def _ask(request: AnswerRequest, parts: Parts, settings: Settings, show: Show) -> Answer:
     lines: list[Line] = []
     doing, shown, now = "", 0.0, asyncio.get_running_loop().time
-    async for one in _lines(request, parts, settings):
-        lines.append(one)
-        doing = step(one) or doing
-        if one.is_last or now() - shown >= EVERY_S:
-            show(fold(lines), doing)
-            shown = now()
+    async with with_models(parts, settings) as whole:
+        async for one in _lines(request, whole, settings.answer):
+            lines.append(one)
+            doing = step(one) or doing
+            if one.is_last or now() - shown >= EVERY_S:
+                show(fold(lines), doing)
+                shown = now()
     return fold(lines)
 
 

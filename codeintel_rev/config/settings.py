@@ -189,6 +189,8 @@ class AnswerSettings(Section):
     """Tokens the sources may take, or less where the model's context is shorter. Affects results."""
     max_tokens: int = Field(600, ge=16)
     """Tokens a model may write. Affects results."""
+    rerank: bool = False
+    """Rank hits again by the server `vllm.score`, blended with their order. Affects results."""
     permalink: str = ""
     """Address of lines at a commit, of {repo}, {commit}, {path}, {start}, {end}; empty: no links. Affects results."""
     log_lines: int = Field(4096, ge=16)

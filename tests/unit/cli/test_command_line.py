@@ -8,12 +8,14 @@ import re
 import subprocess
 import sys
 import time
+from collections import deque
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from fakes import NOT_ENCODED, FakeSearcher, opened_fakes
+from stub_vllm import StubVLLM, in_background
 from typer.testing import CliRunner
 
 from codeintel_rev.app.context import Open
@@ -323,6 +325,23 @@ def test_an_answer_can_be_read_by_a_program(capsys: pytest.CaptureFixture[str]) 
     told = json.loads(capsys.readouterr().out)
     assert (told["status"], told["profile"], told["sources"][0]["path"]) == ("extractive", "fast", "src/pay.py")
     assert searcher.closed
+
+
+def test_an_answer_is_written_by_the_configured_model(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C42: and by the sources alone, with a limit that says so, while its server fails."""
+    stub = StubVLLM("chat", script=deque(["cites", "error_mid"]), max_model_len=8192)
+    with in_background(stub) as url:
+        monkeypatch.setenv("CODEINTEL_VLLM__CHAT__URL", url)
+        monkeypatch.setenv("CODEINTEL_VLLM__CHAT__MODEL", "tiny")
+        told = []
+        for _ in range(2):
+            answer.answer("Where is a card charged?", {}, "deep", as_json=True, open_index=opening(FakeSearcher()))
+            told.append(json.loads(capsys.readouterr().out))
+    assert [one["status"] for one in told] == ["complete", "extractive"]
+    assert (told[0]["model"], told[0]["text"]) == ("tiny", "A card is charged by pay [1].")
+    assert [limit["code"] for limit in told[1]["limits"]] == ["synthesis.error"]
 
 
 def test_an_answer_fails_as_what_made_it_fail() -> None:
