@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +18,7 @@ from codeintel_rev.encoders.dense import open_encoder
 from codeintel_rev.errors import CodeIntelError, IndexUnavailable, InvalidArgument
 from codeintel_rev.eval import queries as asked
 from codeintel_rev.eval import report
+from codeintel_rev.eval.blanking import blanked
 from codeintel_rev.eval.coverage import reach
 from codeintel_rev.eval.oracle import IndexRecall, index_recall
 from codeintel_rev.eval.run import Answer, Comparison, ask, compare, read_run, summary, write_run
@@ -37,19 +38,37 @@ class Regressed(CodeIntelError):
     """The ranking is worse than the baseline by more than chance."""
 
 
-def synth(repo: str, out: Path, most: int, *, as_json: bool) -> None:
-    """Write at most `most` questions made of the definitions in the code of `repo`, no tests and no examples."""
+def synth(repo: str, out: Path, most: int, blank_into: Path | None, *, as_json: bool) -> None:
+    """Write at most `most` questions made of the definitions in the code of `repo`, no tests and no examples.
+
+    With `blank_into`, a folder that is not there yet, also write the indexed files there without the sentences asked
+    for. Raises InvalidArgument when it is there, or nothing is defined.
+    """
+    if blank_into and blank_into.exists():
+        raise InvalidArgument(f"{blank_into} is there already.", "Name a new folder.")
     with current_catalog(load_settings(), repo) as catalog:
         code = {file.path for file in catalog.paths() if file.role == Role.CODE}
-        made = questions(repo, (symbol for symbol in catalog.symbols() if symbol.path in code), most)
+        symbols = [symbol for symbol in catalog.symbols() if symbol.path in code]
+        copy = blanked(catalog.chunks(), symbols) if blank_into else None
+    made = questions("", copy.definitions, most) if copy else questions(repo, symbols, most)
     if not made:
         raise InvalidArgument(f"{repo} defines nothing to ask for.", "Write questions by hand: docs/evaluation.md.")
+    if copy and blank_into:
+        _write_files(blank_into, copy.texts)
     with os_errors_mapped("write", out):
         out.write_text("".join(json.dumps(asked.row_of(one)) + "\n" for one in made), encoding="utf-8")
     if as_json:
         render.print_json({"questions": len(made), "out": str(out)})
     else:
         render.out.print(f"{len(made)} questions written to {out}")
+
+
+def _write_files(folder: Path, texts: Mapping[str, str]) -> None:
+    for path, text in texts.items():
+        file = folder / path
+        with os_errors_mapped("write", file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8")
 
 
 def evaluate(

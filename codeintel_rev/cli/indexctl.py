@@ -97,10 +97,13 @@ def synth(
     repo: Repo,
     out: Annotated[Path, typer.Option(help="The file of questions to write, .jsonl.")],
     count: Annotated[int, typer.Option(min=1, help="At most so many, spread over forms, languages and kinds.")] = 200,
+    blank_into: Annotated[
+        Path | None, typer.Option(help="A new folder: the indexed files without the sentences asked for.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make questions with known answers of a repository's own definitions and their comments."""
-    verb("evaluation").synth(repo, out, count, as_json=as_json)
+    verb("evaluation").synth(repo, out, count, blank_into, as_json=as_json)
 
 
 @app.command(name="eval")

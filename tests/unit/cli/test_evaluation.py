@@ -31,7 +31,7 @@ def place(corpus: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pla
 
 @pytest.fixture
 def questions(place: Place, tmp_path: Path) -> Path:
-    evaluation.synth("shop", tmp_path / "made.jsonl", 60, as_json=True)
+    evaluation.synth("shop", tmp_path / "made.jsonl", 60, None, as_json=True)
     return tmp_path / "made.jsonl"
 
 
@@ -140,3 +140,19 @@ def test_coverage_of_another_generation_is_refused(place: Place, tmp_path: Path)
     evaluate(tmp_path / "mine.tsv", tmp_path / "run")
     with pytest.raises(InvalidArgument, match="Run `eval` again"):
         evaluation.coverage("org/ledger", tmp_path / "run", as_json=True)
+
+
+def test_a_blanked_copy_can_be_indexed_and_asked(place: Place, tmp_path: Path) -> None:
+    evaluation.synth("shop", tmp_path / "made.jsonl", 60, tmp_path / "copy/tree", as_json=True)
+    copied = {path.relative_to(tmp_path / "copy/tree").as_posix() for path in (tmp_path / "copy/tree").rglob("*.*")}
+    rows = [json.loads(line) for line in (tmp_path / "made.jsonl").open()]
+    named = [row for row in rows if row["form"] == "named"]
+    assert named
+    assert {row["repo"] for row in rows} == {""}
+    for row in named:
+        path = row["judged"][0]["path"]
+        assert row["query"].partition(" ")[2] in (place.tree("shop") / path).read_text().replace("\n", " ")
+        assert row["query"].partition(" ")[2] not in (tmp_path / "copy/tree" / path).read_text()
+    assert ".env" not in copied
+    with pytest.raises(InvalidArgument, match="there already"):
+        evaluation.synth("shop", tmp_path / "made.jsonl", 60, tmp_path / "copy/tree", as_json=True)
