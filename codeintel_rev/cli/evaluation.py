@@ -105,7 +105,7 @@ def evaluate(
     else:
         render.print_table(report.columns(metrics), report.rows(metrics))
         render.out.print("\n".join(report.remarks(metrics)))
-    _refuse_limited(answers)
+    refuse_limited(answers)
     _refuse_loss(comparison, k)
 
 
@@ -122,7 +122,8 @@ def _index_recall(settings: Settings, repo: str, queries: Sequence[asked.Query],
         return index_recall(index, stored, encoder.encode_queries([query.text for query in queries]), k)
 
 
-def _refuse_limited(answers: Sequence[Answer]) -> None:
+def refuse_limited(answers: Sequence[Answer]) -> None:
+    """Raise Limited when an answer was limited: it measured something else."""
     codes = sorted({code for answer in answers for code in answer.limits})
     if codes:
         count = sum(bool(answer.limits) for answer in answers)

@@ -123,6 +123,20 @@ def evaluate(
 
 
 @app.command()
+def tune(
+    repo: Repo,
+    queries: Annotated[Path, typer.Option(help="Questions, as for `eval`.")],
+    *,
+    qrels: Annotated[Path | None, typer.Option(help="Judgements, as for `eval`.")] = None,
+    k: Annotated[int, typer.Option(min=1, help="How many hits count.")] = 10,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print, and keep nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find out how many candidates, and how many inverted lists, a file of questions needs."""
+    verb("tuning").tune(repo, queries, qrels=qrels, k=k, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
 def files(
     repo: Repo,
     skipped: Annotated[bool, typer.Option("--skipped", help="Those left out, with the reasons.")] = False,
