@@ -12,7 +12,7 @@ MOST_MISSED = 50
 _BAR_WIDTH, _BAR_HEIGHT, _LABEL_WIDTH = 320, 22, 190
 
 _STYLE = """
-:root { color-scheme: light dark; --bar: #3b6fb6; --track: #8883; --soft: #8889 }
+:root { color-scheme: light dark; --bar: #3b6fb6; --track: #8883 }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
 table { border-collapse: collapse; width: 100% } td, th { padding: .25rem .6rem .25rem 0; text-align: left;
@@ -98,21 +98,23 @@ def _comparison(comparison: Comparison | None, k: int) -> Iterator[str]:
 def _class_charts(metrics: Mapping[str, Any]) -> Iterator[str]:
     figure = f"ndcg@{metrics['k']}"
     for name, by_value in metrics["classes"].items():
-        yield f"<h2>{figure} by {escape(name)}</h2>"
-        yield bars((f"{value} ({one['questions']})", one[figure]) for value, one in by_value.items())
+        values = ((f"{value} ({one['questions']})", one[figure]) for value, one in by_value.items())
+        yield from _chart(f"{figure} by {name}", values)
 
 
 def _channels(found_by: Mapping[str, Mapping[str, float]], k: int) -> Iterator[str]:
     if found_by:
-        yield f"<h2>Right hits in a channel's own first {k}</h2>"
-        yield bars((f"{name} ({one['alone']:.0%} alone)", one["share"]) for name, one in found_by.items())
+        values = ((f"{name} ({one['alone']:.0%} alone)", one["share"]) for name, one in found_by.items())
+        yield from _chart(f"Right hits in a channel's own first {k}", values)
 
 
-def bars(values: Iterable[tuple[str, float]]) -> str:
-    """Return an SVG with a horizontal bar from 0 to 1 for each label."""
+def _chart(title: str, values: Iterable[tuple[str, float]]) -> Iterator[str]:
+    """Yield a heading, and an SVG with a horizontal bar from 0 to 1 for each label."""
     drawn = [_bar(place * _BAR_HEIGHT, label, value) for place, (label, value) in enumerate(values)]
     width, height = _LABEL_WIDTH + _BAR_WIDTH + 60, len(drawn) * _BAR_HEIGHT
-    return f'<svg role="img" width="{width}" height="{height}" viewBox="0 0 {width} {height}">{"".join(drawn)}</svg>'
+    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+    yield f"<h2>{escape(title)}</h2>"
+    yield f'<svg role="img" aria-label="{escape(title)}" {size}>{"".join(drawn)}</svg>'
 
 
 def _bar(top: int, label: str, value: float) -> str:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes import NOT_ENCODED, FakeNavigator, FakeSearcher
 
 from codeintel_rev.app.context import Open, Opened
-from codeintel_rev.app.opening import open_index
 from codeintel_rev.cli import evaluation
 from codeintel_rev.cli.search import Limited
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.errors import InvalidArgument, NotFound
 from codeintel_rev.eval.run import read_run
+from codeintel_rev.retrieval.shards import Shards
+from codeintel_rev.types import SearchResult, ShardStatus
 from tests.indexed import Place
+
+Evaluate = Callable[..., Path]
 
 
 @pytest.fixture
@@ -31,23 +37,45 @@ def place(corpus: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pla
 
 @pytest.fixture
 def questions(place: Place, tmp_path: Path) -> Path:
-    evaluation.synth("shop", tmp_path / "made.jsonl", 60, None, as_json=True)
+    evaluation.synth("shop", tmp_path / "made.jsonl", 24, None, as_json=True)
     return tmp_path / "made.jsonl"
 
 
-def evaluate(
-    queries: Path,
-    out: Path,
-    *,
-    against: Path | None = None,
-    oracle: bool = False,
-    k: int = 10,
-    open_index: Open = open_index,
-) -> Path:
-    evaluation.evaluate(
-        "shop", queries, out, qrels=None, against=against, k=k, oracle=oracle, as_json=True, open_index=open_index
-    )
-    return out
+@dataclass(frozen=True)
+class Kept:
+    """The corpus as the whole run has it open; who asks closes nothing."""
+
+    shards: Shards
+
+    def search(self, *args: Any, **options: Any) -> SearchResult:
+        return self.shards.search(*args, **options)
+
+    def status(self) -> tuple[ShardStatus, ...]:
+        return self.shards.status()
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def evaluate(served: Shards) -> Evaluate:
+    """`indexctl eval shop`, by default over the open corpus; returns the folder of the run."""
+
+    def run(
+        queries: Path,
+        out: Path,
+        *,
+        against: Path | None = None,
+        oracle: bool = False,
+        k: int = 10,
+        opened: Open = lambda _: Opened(Kept(served), FakeNavigator()),
+    ) -> Path:
+        evaluation.evaluate(
+            "shop", queries, out, qrels=None, against=against, k=k, oracle=oracle, as_json=True, open_index=opened
+        )
+        return out
+
+    return run
 
 
 class Elements(HTMLParser):
@@ -60,7 +88,7 @@ class Elements(HTMLParser):
         self.rows.append((tag, dict(attrs)))
 
 
-def test_made_questions_are_asked_and_mostly_answered(questions: Path, tmp_path: Path) -> None:
+def test_made_questions_are_asked_and_mostly_answered(questions: Path, evaluate: Evaluate, tmp_path: Path) -> None:
     out = evaluate(questions, tmp_path / "run", oracle=True)
     metrics = json.loads((out / "metrics.json").read_text())
     rows = list(csv.DictReader((out / "details.csv").open()))
@@ -71,7 +99,9 @@ def test_made_questions_are_asked_and_mostly_answered(questions: Path, tmp_path:
     assert not any("test" in row["judged"][0]["path"] for row in map(json.loads, questions.open()))
 
 
-def test_the_page_needs_nothing_else_and_has_a_bar_for_each_class(questions: Path, tmp_path: Path) -> None:
+def test_the_page_needs_nothing_else_and_has_a_bar_for_each_class(
+    questions: Path, evaluate: Evaluate, tmp_path: Path
+) -> None:
     out = evaluate(questions, tmp_path / "run")
     elements = Elements((out / "report.html").read_text()).rows
     metrics = json.loads((out / "metrics.json").read_text())
@@ -80,7 +110,9 @@ def test_the_page_needs_nothing_else_and_has_a_bar_for_each_class(questions: Pat
     assert not [tag for tag, attributes in elements if {"src", "href"} & attributes.keys() or tag == "script"]
 
 
-def test_the_same_run_is_no_loss(questions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_same_run_is_no_loss(
+    questions: Path, evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     evaluate(questions, tmp_path / "one")
     evaluate(questions, tmp_path / "two", against=tmp_path / "one")
     assert "ndcg@10 +0.0000 against the baseline" in capsys.readouterr().err
@@ -88,7 +120,7 @@ def test_the_same_run_is_no_loss(questions: Path, tmp_path: Path, capsys: pytest
     assert hits[0] == hits[1]
 
 
-def test_a_worse_ranking_fails(questions: Path, tmp_path: Path) -> None:
+def test_a_worse_ranking_fails(questions: Path, evaluate: Evaluate, tmp_path: Path) -> None:
     """The replay gate: what is right moves away for a third of the questions; the run is written all the same."""
     evaluate(questions, tmp_path / "good")
     rows = [json.loads(line) for line in questions.read_text().splitlines()]
@@ -100,7 +132,7 @@ def test_a_worse_ranking_fails(questions: Path, tmp_path: Path) -> None:
     assert (tmp_path / "bad/metrics.json").is_file()
 
 
-def test_runs_that_cannot_be_compared_are_refused(questions: Path, tmp_path: Path) -> None:
+def test_runs_that_cannot_be_compared_are_refused(questions: Path, evaluate: Evaluate, tmp_path: Path) -> None:
     evaluate(questions, tmp_path / "good")
     with pytest.raises(InvalidArgument, match="--k"):
         evaluate(questions, tmp_path / "other", against=tmp_path / "good", k=5)
@@ -111,7 +143,9 @@ def test_runs_that_cannot_be_compared_are_refused(questions: Path, tmp_path: Pat
         evaluate(questions, tmp_path / "other", against=tmp_path / "nowhere")
 
 
-def test_a_limited_answer_is_no_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limited_answer_is_no_measurement(
+    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.tsv").write_text("cart\tsrc/cart.py\n")
 
@@ -119,11 +153,13 @@ def test_a_limited_answer_is_no_measurement(tmp_path: Path, monkeypatch: pytest.
         return Opened(FakeSearcher(limits=(NOT_ENCODED,)), FakeNavigator())
 
     with pytest.raises(Limited, match="1 of 1 answers were limited: vectors-partial"):
-        evaluate(Path("mine.tsv"), Path("out"), open_index=opened)
+        evaluate(Path("mine.tsv"), Path("out"), opened=opened)
     assert json.loads(Path("out/metrics.json").read_text())["limits"] == {"vectors-partial": 1}
 
 
-def test_coverage_tells_what_no_answer_held(place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_coverage_tells_what_no_answer_held(
+    place: Place, evaluate: Evaluate, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "mine.tsv").write_text("cart total\tshop/cart.py\tweb/nothing.ts\n")
     evaluate(tmp_path / "mine.tsv", tmp_path / "run", k=1)
     capsys.readouterr()
@@ -135,7 +171,7 @@ def test_coverage_tells_what_no_answer_held(place: Place, tmp_path: Path, capsys
     assert shop["chunks"] == 1 + len(shop["never"])
 
 
-def test_coverage_of_another_generation_is_refused(place: Place, tmp_path: Path) -> None:
+def test_coverage_of_another_generation_is_refused(place: Place, evaluate: Evaluate, tmp_path: Path) -> None:
     (tmp_path / "mine.tsv").write_text("cart\tshop/cart.py\n")
     evaluate(tmp_path / "mine.tsv", tmp_path / "run")
     with pytest.raises(InvalidArgument, match="Run `eval` again"):
