@@ -95,6 +95,7 @@ def evaluate(
         answers = ask(searcher, repo, chosen, k, settings.retrieval.request_deadline_ms)
     comparison = compare(answers, baseline) if baseline else None
     metrics = summary(repo, answers)
+    metrics["not_indexed"] = _not_indexed(settings, repo, chosen)
     if oracle:
         metrics["index"] = asdict(_index_recall(settings, repo, chosen, k))
     write_run(out, metrics, answers)
@@ -107,6 +108,16 @@ def evaluate(
         render.out.print("\n".join(report.remarks(metrics)))
     refuse_limited(answers)
     _refuse_loss(comparison, k)
+
+
+def _not_indexed(settings: Settings, repo: str, queries: Sequence[asked.Query]) -> list[str]:
+    """Return the judged files that no answer can hold, having told of them: a path written wrong is a question lost."""
+    judged = {place.path for query in queries for place in query.judged}
+    with current_catalog(settings, repo) as catalog:
+        missing = sorted(judged - {file.path for file in catalog.paths()})
+    if missing:
+        render.err.print(f"{len(missing)} judged files are not indexed in {repo}: {', '.join(missing[:5])}")
+    return missing
 
 
 def _index_recall(settings: Settings, repo: str, queries: Sequence[asked.Query], k: int) -> IndexRecall:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import NOT_ENCODED, FakeNavigator, FakeSearcher
+from fakes import NOT_ENCODED, FakeNavigator
 
-from codeintel_rev.app.context import Open, Opened
+from codeintel_rev.app.context import Opened
 from codeintel_rev.cli import evaluation
 from codeintel_rev.cli.search import Limited
-from codeintel_rev.config.settings import Settings
 from codeintel_rev.errors import InvalidArgument, NotFound
 from codeintel_rev.eval.run import read_run
 from codeintel_rev.retrieval.shards import Shards
@@ -59,7 +58,9 @@ class Kept:
 
 @pytest.fixture
 def evaluate(served: Shards) -> Evaluate:
-    """`indexctl eval shop`, by default over the open corpus; returns the folder of the run."""
+    """`indexctl eval shop`, over the open corpus; returns the folder of the run."""
+
+    opened = Opened(Kept(served), FakeNavigator())
 
     def run(
         queries: Path,
@@ -68,10 +69,17 @@ def evaluate(served: Shards) -> Evaluate:
         against: Path | None = None,
         oracle: bool = False,
         k: int = 10,
-        opened: Open = lambda _: Opened(Kept(served), FakeNavigator()),
     ) -> Path:
         evaluation.evaluate(
-            "shop", queries, out, qrels=None, against=against, k=k, oracle=oracle, as_json=True, open_index=opened
+            "shop",
+            queries,
+            out,
+            qrels=None,
+            against=against,
+            k=k,
+            oracle=oracle,
+            as_json=True,
+            open_index=lambda _: opened,
         )
         return out
 
@@ -144,17 +152,27 @@ def test_runs_that_cannot_be_compared_are_refused(questions: Path, evaluate: Eva
 
 
 def test_a_limited_answer_is_no_measurement(
-    evaluate: Evaluate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    evaluate: Evaluate, place: Place, served: Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.tsv").write_text("cart\tsrc/cart.py\n")
-
-    def opened(_: Settings) -> Opened:
-        return Opened(FakeSearcher(limits=(NOT_ENCODED,)), FakeNavigator())
-
+    (tmp_path / "mine.tsv").write_text("cart\tshop/cart.py\n")
+    monkeypatch.setattr(Kept, "search", lambda self, *args, **options: limited(self.shards.search(*args, **options)))
     with pytest.raises(Limited, match="1 of 1 answers were limited: vectors-partial"):
-        evaluate(Path("mine.tsv"), Path("out"), opened=opened)
-    assert json.loads(Path("out/metrics.json").read_text())["limits"] == {"vectors-partial": 1}
+        evaluate(tmp_path / "mine.tsv", tmp_path / "run")
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["limits"] == {"vectors-partial": 1}
+
+
+def limited(found: SearchResult) -> SearchResult:
+    return replace(found, limits=(NOT_ENCODED,))
+
+
+def test_a_judged_file_that_is_not_indexed_is_told(
+    evaluate: Evaluate, place: Place, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A path written without its folder loses its question for ever."""
+    (tmp_path / "mine.tsv").write_text("cart\tcart.py\nmoney\tweb/money.ts\n")
+    out = evaluate(tmp_path / "mine.tsv", tmp_path / "run")
+    assert json.loads((out / "metrics.json").read_text())["not_indexed"] == ["cart.py"]
+    assert "1 judged files are not indexed in shop: cart.py" in capsys.readouterr().err
 
 
 def test_coverage_tells_what_no_answer_held(
