@@ -16,9 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.quality import K, Query, Score, bootstrap, load, score
+from benchmarks.quality import K, figures
 from codeintel_rev.config.settings import PathsSettings, Settings, SourceSettings, load_settings
 from codeintel_rev.encoders.dense import open_encoder
+from codeintel_rev.eval.bootstrap import paired
+from codeintel_rev.eval.metrics import Place, Score, score
+from codeintel_rev.eval.queries import Query, bench_set
 from codeintel_rev.indexing.build import build
 from codeintel_rev.retrieval.options import Options
 from codeintel_rev.retrieval.shards import Shards
@@ -54,23 +57,23 @@ def run(queries: Sequence[Query], name: str, shards: Shards) -> tuple[dict[str, 
             found = shards.search(query.text, scope, K, deadline_ms=60_000, options=options)
             times[way].append((time.perf_counter() - started) * 1000)
             assert not found.limits, found.limits
-            places = ((hit.path, hit.start_line, hit.end_line) for hit in found.hits)
-            scores[way].append(score(places, query.judged))
+            places = (Place(hit.path, hit.start_line, hit.end_line) for hit in found.hits)
+            scores[way].append(score(places, query.judged, K))
     return scores, times
 
 
 def report(name: str, queries: Sequence[Query], scores: dict[str, list[Score]], times: dict[str, list[float]]) -> None:
     repos = [query.repo for query in queries]
-    plain = np.array(scores["off"])
+    plain = figures(scores["off"])
     for way in WAYS:
-        values = np.array(scores[way])
+        values = figures(scores[way])
         macro = np.mean([values[[r == repo for r in repos], 0].mean() for repo in set(repos)])
         ndcg, mrr, recall = values.mean(axis=0)
-        difference, half = bootstrap(values[:, 0] - plain[:, 0])
+        difference = paired(values[:, 0] - plain[:, 0])
         p50, p95 = np.percentile(times[way], (50, 95))
         print(
             f"{name} | {way} | ndcg@10 {ndcg:.3f} macro {macro:.3f} mrr@10 {mrr:.3f} recall@10 {recall:.3f}"
-            f" | against off {difference:+.3f} ± {half:.3f} | p50 {p50:.1f} p95 {p95:.1f} ms"
+            f" | against off {difference.mean:+.3f} ± {difference.half:.3f} | p50 {p50:.1f} p95 {p95:.1f} ms"
         )
 
 
@@ -82,7 +85,7 @@ def main() -> None:
         return
     settings = settings_of(places[0])
     for folder in folders:
-        queries = load(folder)
+        queries = bench_set(folder)
         for repo in sorted({query.repo for query in queries}):
             build(f"{folder.name}-{repo}", folder / "trees" / repo, settings, on_progress=lambda _: None)
         shards = Shards(places[0], open_encoder(settings.embedding, places[0] / "models"), settings)

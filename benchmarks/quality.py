@@ -8,21 +8,21 @@ ndcg@10 against the row "+ ranking", which is what the service does.
 
 from __future__ import annotations
 
-import json
-import math
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from codeintel_rev.config.settings import PathsSettings, Settings, SourceSettings
 from codeintel_rev.encoders.dense import DenseEncoder, open_encoder
+from codeintel_rev.eval.bootstrap import paired
+from codeintel_rev.eval.metrics import Place, Score, score
+from codeintel_rev.eval.queries import Query, bench_set
 from codeintel_rev.indexing.build import build
 from codeintel_rev.retrieval.channels import Question
 from codeintel_rev.retrieval.fanout import Task, gather
@@ -37,30 +37,8 @@ from codeintel_rev.types import Ids, Ranking
 
 K = 10
 RRF_K = 60
-DRAWS = 10_000
 
-Judged = list[tuple[str, int, int]]
-Place = tuple[str, int, int]
-Score = tuple[float, float, float]
 Variant = Callable[[Plan, Sequence[Ranking], Shard], Ids]
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    qid: str
-    text: str
-    repo: str
-    judged: Judged
-
-
-def load(folder: Path) -> list[Query]:
-    judged: dict[str, Judged] = defaultdict(list)
-    for line in (folder / "qrels.tsv").read_text().splitlines():
-        qid, path, start, end, gain = line.split("\t")
-        if float(gain) > 0:
-            judged[qid].append((path, int(start or 0), int(end or 1 << 40)))
-    rows = map(json.loads, (folder / "queries.jsonl").read_text().splitlines())
-    return [Query(row["qid"], row["query"], row["repo"], judged[row["qid"]]) for row in rows if row["qid"] in judged]
 
 
 def channel(name: str) -> Variant:
@@ -101,19 +79,6 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-def score(hits: Iterable[Place], judged: Judged) -> Score:
-    """Return ndcg, mrr and recall at K."""
-    places = list(hits)
-    ranks = [
-        next((n for n, (p, a, b) in enumerate(places, 1) if p == path and a <= end and b >= start), None)
-        for path, start, end in judged
-    ]
-    found = [place for place in ranks if place]
-    ideal = sum(1 / math.log2(place + 1) for place in range(1, min(len(judged), K) + 1))
-    gained = sum(1 / math.log2(place + 1) for place in set(found))
-    return gained / ideal, 1 / min(found) if found else 0.0, len(found) / len(judged)
-
-
 def run(queries: Sequence[Query], shards: Shards, encoder: DenseEncoder, depth: int) -> dict[str, dict[str, Score]]:
     scores: dict[str, dict[str, Score]] = {name: {} for name in VARIANTS}
     with ThreadPoolExecutor(2) as executor:
@@ -127,29 +92,28 @@ def run(queries: Sequence[Query], shards: Shards, encoder: DenseEncoder, depth: 
                 for name, variant in VARIANTS.items():
                     ids = variant(plan, found.rankings, shard)[:K]
                     chunks, _ = shard.catalog.hydrate(ids)
-                    scores[name][query.qid] = score(((c.path, c.start_line, c.end_line) for c in chunks), query.judged)
+                    places = (Place(chunk.path, chunk.start_line, chunk.end_line) for chunk in chunks)
+                    scores[name][query.qid] = score(places, query.judged, K)
     return scores
+
+
+def figures(scores: Iterable[Score]) -> np.ndarray:
+    """Return ndcg, mrr and recall (n, 3)."""
+    return np.array([(one.ndcg, one.mrr, one.recall) for one in scores])
 
 
 def report(name: str, queries: Sequence[Query], scores: dict[str, dict[str, Score]]) -> None:
     repos = [query.repo for query in queries]
-    service = np.array([scores["+ ranking"][query.qid] for query in queries])
+    service = figures(scores["+ ranking"][query.qid] for query in queries)
     for variant, by_query in scores.items():
-        values = np.array([by_query[query.qid] for query in queries])
+        values = figures(by_query[query.qid] for query in queries)
         macro = np.mean([values[[r == repo for r in repos], 0].mean() for repo in set(repos)])
         ndcg, mrr, recall = values.mean(axis=0)
-        difference, half = bootstrap(service[:, 0] - values[:, 0])
+        difference = paired(service[:, 0] - values[:, 0])
         print(
             f"{name} | {variant} | ndcg@10 {ndcg:.3f} macro {macro:.3f} mrr@10 {mrr:.3f} recall@10 {recall:.3f}"
-            f" | service {difference:+.3f} ± {half:.3f}"
+            f" | service {difference.mean:+.3f} ± {difference.half:.3f}"
         )
-
-
-def bootstrap(differences: np.ndarray) -> tuple[float, float]:
-    rng = np.random.default_rng(0)
-    draws = differences[rng.integers(0, len(differences), (DRAWS, len(differences)))].mean(axis=1)
-    low, high = np.quantile(draws, (0.025, 0.975))
-    return float(differences.mean()), float(high - low) / 2
 
 
 def main() -> None:
@@ -160,7 +124,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as data:
             everything = SourceSettings(index_vendored=True, index_generated=True)
             settings = Settings(paths=PathsSettings(data_dir=Path(data)), source=everything)
-            queries = load(folder)
+            queries = bench_set(folder)
             for repo in sorted({query.repo for query in queries}):
                 build(repo, folder / "trees" / repo, settings, on_progress=lambda _: None)
             encoder = open_encoder(settings.embedding, Path(data, "models"))

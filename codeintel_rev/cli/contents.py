@@ -23,21 +23,21 @@ FILES = ("path", "language", "role", "size", "chunks", "reason")
 
 def coverage(repo: str, *, as_json: bool) -> None:
     """Print how many chunks of each module and language have a vector."""
-    with _catalog(load_settings(), repo) as catalog:
+    with current_catalog(load_settings(), repo) as catalog:
         rows = [asdict(row) for row in catalog.coverage()]
     _print(COVERAGE, rows, as_json=as_json)
 
 
 def files(repo: str, *, skipped: bool, as_json: bool) -> None:
     """Print the files that were indexed, or those that were `skipped`, with the reasons."""
-    with _catalog(load_settings(), repo) as catalog:
+    with current_catalog(load_settings(), repo) as catalog:
         rows = [asdict(row) for row in (catalog.skipped() if skipped else catalog.paths())]
     _print(FILES, rows, as_json=as_json)
 
 
 def export(repo: str, out: Path, *, as_json: bool) -> None:
     """Write which chunk each vector is of, as the FAISS index has it, to `out` and print how many there are (B04)."""
-    with _current(load_settings(), repo) as generation:
+    with current_generation(load_settings(), repo) as generation:
         identity, model = generation.manifest.generation, generation.manifest.model
         if model is None or not generation.manifest.counts["vectors"]:
             raise IndexUnavailable(f"generation {identity} of {repo} has no vectors.", "Index with an encoder.")
@@ -46,7 +46,8 @@ def export(repo: str, out: Path, *, as_json: bool) -> None:
 
 
 @contextmanager
-def _current(settings: Settings, repo: str) -> Iterator[Generation]:
+def current_generation(settings: Settings, repo: str) -> Iterator[Generation]:
+    """Hold the generation of `repo` that would be served, having told what it is served without."""
     directory = repository_directory(settings.paths.data_dir, repo)
     source_of(directory)
     with GenerationReader(directory).open_current() as generation:
@@ -55,8 +56,9 @@ def _current(settings: Settings, repo: str) -> Iterator[Generation]:
 
 
 @contextmanager
-def _catalog(settings: Settings, repo: str) -> Iterator[Catalog]:
-    with _current(settings, repo) as generation, closing(Catalog.open(generation.path, settings.duckdb)) as catalog:
+def current_catalog(settings: Settings, repo: str) -> Iterator[Catalog]:
+    """Hold the catalogue of that generation."""
+    with current_generation(settings, repo) as current, closing(Catalog.open(current.path, settings.duckdb)) as catalog:
         yield catalog
 
 

@@ -90,9 +90,60 @@ def rollback(repo: Repo, generation: Generation = "", as_json: Json = False) -> 
 
 
 @app.command()
-def coverage(repo: Repo, as_json: Json = False) -> None:
-    """Tell how many chunks of each module and language have a vector."""
-    verb("contents").coverage(repo, as_json=as_json)
+def coverage(
+    repo: Repo,
+    run: Annotated[Path | None, typer.Option(help="A folder that `eval --out` wrote: what its answers reach.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell how many chunks of each module and language have a vector or, with --run, were found."""
+    if run:
+        verb("evaluation").coverage(repo, run, as_json=as_json)
+    else:
+        verb("contents").coverage(repo, as_json=as_json)
+
+
+@app.command()
+def synth(
+    repo: Repo,
+    out: Annotated[Path, typer.Option(help="The file of questions to write, .jsonl.")],
+    count: Annotated[int, typer.Option(min=1, help="At most so many, spread over forms, languages and kinds.")] = 200,
+    blank_into: Annotated[
+        Path | None, typer.Option(help="A new folder: the indexed files without the sentences asked for.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make questions with known answers of a repository's own definitions and their comments."""
+    verb("evaluation").synth(repo, out, count, blank_into, as_json=as_json)
+
+
+@app.command(name="eval")
+def evaluate(
+    repo: Repo,
+    queries: Annotated[Path, typer.Option(help="Questions: .jsonl {qid, query, …} or lines QUESTION, tab, PATH:1-9.")],
+    out: Annotated[Path, typer.Option(help="The folder to write the run into.")],
+    *,
+    qrels: Annotated[Path | None, typer.Option(help="Judgements: qid, path, start_line, end_line, gain.")] = None,
+    against: Annotated[Path | None, typer.Option(help="An earlier --out: fail when this run is worse.")] = None,
+    k: Annotated[int, typer.Option(min=1, help="How many hits count.")] = 10,
+    oracle: Annotated[bool, typer.Option("--oracle", help="Compare the vector index with a full scan.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask a file of questions and tell how good the answers are."""
+    verb("evaluation").evaluate(repo, queries, out, qrels=qrels, against=against, k=k, oracle=oracle, as_json=as_json)
+
+
+@app.command()
+def tune(
+    repo: Repo,
+    queries: Annotated[Path, typer.Option(help="Questions, as for `eval`.")],
+    *,
+    qrels: Annotated[Path | None, typer.Option(help="Judgements, as for `eval`.")] = None,
+    k: Annotated[int, typer.Option(min=1, help="How many hits count.")] = 10,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print, and keep nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find out how many candidates, and how many inverted lists, a file of questions needs."""
+    verb("tuning").tune(repo, queries, qrels=qrels, k=k, dry_run=dry_run, as_json=as_json)
 
 
 @app.command()

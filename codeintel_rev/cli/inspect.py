@@ -6,14 +6,16 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import distributions
 
 from codeintel_rev.app.context import Open
 from codeintel_rev.app.opening import open_index
 from codeintel_rev.cli import render
 from codeintel_rev.config.settings import Settings, load_settings
-from codeintel_rev.errors import CodeIntelError
+from codeintel_rev.errors import CodeIntelError, IndexCorrupt
+from codeintel_rev.eval.tune import OperatingPoint, read_point
+from codeintel_rev.io.registry import repository_directory
 from codeintel_rev.mcp_server.envelope import RepoStatus, repo_status
 
 
@@ -30,17 +32,43 @@ class Finding:
 
 def status(*, as_json: bool, open_index: Open = open_index) -> None:
     """Print one line a repository."""
-    searcher = open_index(load_settings()).searcher
+    settings = load_settings()
+    searcher = open_index(settings).searcher
     try:
         shards = [repo_status(shard) for shard in searcher.status()]
     finally:
         searcher.close()
+    points = {shard.repo: _point(settings, shard.repo) for shard in shards}
     if as_json:
-        render.print_json([shard.payload() for shard in shards])
+        render.print_json([{**shard.payload(), **_tuned(points[shard.repo])} for shard in shards])
         return
     render.print_table(("repo", "state", "commit", "counts", "vectors", "building"), [_row(shard) for shard in shards])
     for shard in shards:
         render.print_limits(shard.limits)
+        if point := points[shard.repo]:
+            render.out.print(_operating_point(shard, point, settings))
+
+
+def _point(settings: Settings, repo: str) -> OperatingPoint | None:
+    """Return what was tuned. That a note cannot be read is told, and keeps nothing else from being told."""
+    try:
+        return read_point(repository_directory(settings.paths.data_dir, repo))
+    except IndexCorrupt as error:
+        render.err.print(str(error))
+        return None
+
+
+def _tuned(point: OperatingPoint | None) -> dict[str, object]:
+    return {"operating_point": asdict(point)} if point else {}
+
+
+def _operating_point(shard: RepoStatus, point: OperatingPoint, settings: Settings) -> str:
+    one = point.chosen
+    since = "" if point.generation == shard.generation else f" of generation {point.generation}"
+    return (
+        f"{shard.repo}: {one.candidates} candidates were enough for {point.questions} questions{since}"
+        f" (ndcg@{point.k} {one.ndcg:.3f}, p50 {one.p50_ms:.1f} ms); {settings.retrieval.candidates} are in use."
+    )
 
 
 def doctor(*, as_json: bool) -> None:

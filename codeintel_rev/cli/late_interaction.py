@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from codeintel_rev.cli import render
-from codeintel_rev.cli.search import questions
 from codeintel_rev.config.settings import load_settings
 from codeintel_rev.errors import CodeIntelError, IndexCorrupt, IndexIncompatible, IndexUnavailable, InvalidArgument
+from codeintel_rev.eval.queries import question_rows
 from codeintel_rev.indexing.xtr_build import build_token_index
 from codeintel_rev.io.token_index import TOKENS
 from codeintel_rev.mcp_server.envelope import envelope
@@ -72,7 +72,7 @@ def search(repo: str, query: str, limit: int, index_dir: Path | None, *, as_json
 
 def bench(repo: str, queries: Path, limit: int, index_dir: Path | None) -> None:
     """Print how long the questions of a file took."""
-    asked = [question["query"] for question in questions(queries)]
+    asked = [question["query"] for question in question_rows(queries)]
     if not asked:
         raise InvalidArgument(f"{queries} holds no question.", "Each line is an object {qid, query}.")
     with opened_wide(repo, load_settings(), index_dir) as wide:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from codeintel_rev.app.context import Open
 from codeintel_rev.app.opening import open_index
 from codeintel_rev.cli import render
 from codeintel_rev.config.settings import load_settings
-from codeintel_rev.errors import CodeIntelError, InvalidArgument, NotFound
+from codeintel_rev.errors import CodeIntelError, InvalidArgument
+from codeintel_rev.eval.queries import question_rows
 from codeintel_rev.mcp_server.envelope import envelope
 from codeintel_rev.mcp_server.requests import ProSearchRequest, faults
 from codeintel_rev.observability.tracing import trace_id
@@ -66,7 +67,7 @@ def batch(queries: Path, out: Path, filters: Asked, limit: int, knobs: Asked, *,
     Raises Limited, after the last line is written, when any answer was limited.
     """
     request, settings = _request({**filters, **knobs}), load_settings()
-    asked = list(questions(queries))
+    asked = list(question_rows(queries))
     limited: list[str] = []
     searcher = open_index(settings).searcher
     try:
@@ -97,24 +98,6 @@ def _request(asked: Asked) -> ProSearchRequest:
         return ProSearchRequest.model_validate({"query": "", **asked})
     except ValidationError as error:
         raise InvalidArgument(faults(error.errors()), "See `codeintel search --help`.") from error
-
-
-def questions(queries: Path) -> Iterator[dict[str, str]]:
-    """Yield the lines of a file of questions, each with qid and query. Raises NotFound, InvalidArgument."""
-    if not queries.is_file():
-        raise NotFound(f"{queries} is not a file.", "Give a file of lines {qid, query, repo}.")
-    for number, line in enumerate(queries.read_text(encoding="utf-8").splitlines(), start=1):
-        yield _question(line, f"line {number} of {queries.name}")
-
-
-def _question(line: str, place: str) -> dict[str, str]:
-    try:
-        question = json.loads(line)
-    except ValueError as error:
-        raise InvalidArgument(f"{place} is not JSON.", "Each line is an object {qid, query, repo}.") from error
-    if not isinstance(question, dict) or not {"qid", "query"} <= question.keys():
-        raise InvalidArgument(f"{place} lacks qid or query.", "Each line is an object {qid, query, repo}.")
-    return question
 
 
 def _line(qid: str, result: SearchResult, ms: float) -> dict[str, object]:

@@ -101,7 +101,7 @@ def _open_dense(generation: Generation, model: ModelFingerprint | None) -> tuple
     if manifest.model is None or not vectors:
         return [], limits
     try:
-        _check_model(manifest.model, model)
+        check_model(manifest.model, model)
     except IndexIncompatible as error:
         return [], [Limit(error.slug, "dense", f"{manifest.repo}: {error.detail}", error.hint)]
     index = DualIndex.open(generation.path, model.dim)
@@ -110,7 +110,8 @@ def _open_dense(generation: Generation, model: ModelFingerprint | None) -> tuple
     return [Dense(index)], limits
 
 
-def _check_model(indexed: ModelFingerprint, serving: ModelFingerprint) -> None:
+def check_model(indexed: ModelFingerprint, serving: ModelFingerprint) -> None:
+    """Raise unless vectors of the two compare: DimensionMismatch, IndexIncompatible."""
     if indexed.dim != serving.dim:
         raise DimensionMismatch(f"Dimension mismatch: FAISS={indexed.dim}, encoder={serving.dim}.", "Index again.")
     if indexed != serving:
