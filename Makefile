@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup run test test-slow conformance-vllm check fix bench clean
+.PHONY: setup run redis test test-slow conformance-vllm check fix bench clean
 
 setup: $(STAMP)
 
@@ -18,8 +18,12 @@ $(STAMP): pyproject.toml config/constraints.txt
 run: setup
 	$(BIN)/codeintel up $(REPO)
 
-test: setup
+test: setup redis
 	$(BIN)/python -m pytest -m "not slow and not gpu and not conformance" -n 2
+
+redis:
+	@command -v redis-server >/dev/null || apt-get install -y -q redis-server >/dev/null 2>&1 || \
+	  echo "redis-server is not here and cannot be installed: the tests of answers shared by workers are skipped."
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

@@ -15,13 +15,13 @@ from pathlib import Path
 from statistics import median
 from typing import TypeVar
 
-from benchmarks.quality import Query, load
 from codeintel_rev.answer.events import CancelledBy, Citation, Completed, Event, Extract, Sources
 from codeintel_rev.answer.library import OpenedLibrary
 from codeintel_rev.answer.orchestrator import Question, answer
 from codeintel_rev.answer.parts import Parts
 from codeintel_rev.config.settings import Settings
 from codeintel_rev.encoders.dense import open_encoder
+from codeintel_rev.eval.queries import Query, bench_set
 from codeintel_rev.indexing.build import build
 from codeintel_rev.retrieval.shards import Shards
 from codeintel_rev.types import Scope
@@ -43,7 +43,7 @@ def first_is_right(events: Sequence[Event], query: Query) -> bool:
     """Whether the first citation names a file that the question's judges named."""
     paths = {s.n: s.path for event in events if isinstance(event.body, Sources) for s in event.body.sources}
     cited = [event.body.n for event in events if isinstance(event.body, Citation)]
-    return bool(cited) and paths[cited[0]] in {path for path, *_ in query.judged}
+    return bool(cited) and paths[cited[0]] in {place.path for place in query.judged}
 
 
 def completed(events: Sequence[Event]) -> Completed:
@@ -77,7 +77,7 @@ def main() -> None:
         print("no set given: python -m benchmarks.answers SET_DIR [REPO …]")
         return
     folder = sets[0]
-    questions = load(folder)
+    questions = bench_set(folder)
     chosen = {query.repo for query in questions} & set(sys.argv) or {query.repo for query in questions}
     queries = [query for query in questions if query.repo in chosen]
     repos = sorted(chosen)

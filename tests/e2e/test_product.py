@@ -130,7 +130,7 @@ async def test_an_agent_finds_the_right_file_over_http(base: str) -> None:
     async with Client(f"{base}/mcp") as client:
         names = [tool.name for tool in (await client.list_tools()).tools]
         answers = [await client.call_tool("semantic_search", {"query": query}) for query in QUESTIONS]
-    assert names == ["semantic_search", "search_text", "open_file", "list_paths", "index_status"]
+    assert names == ["semantic_search", "search_text", "open_file", "list_paths", "index_status", "answer"]
     assert [answer.structured_content["hits"][0]["path"] for answer in answers] == list(QUESTIONS.values())
     assert all(answer.structured_content["limits"] == [] for answer in answers)
 

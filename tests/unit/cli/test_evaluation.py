@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import NOT_ENCODED, FakeNavigator
+from fakes import NOT_ENCODED, FakeLibrary, FakeNavigator
 
 from codeintel_rev.app.context import Opened
 from codeintel_rev.cli import evaluation
@@ -60,7 +60,7 @@ class Kept:
 def evaluate(served: Shards) -> Evaluate:
     """`indexctl eval shop`, over the open corpus; returns the folder of the run."""
 
-    opened = Opened(Kept(served), FakeNavigator())
+    opened = Opened(Kept(served), FakeNavigator(), FakeLibrary())
 
     def run(
         queries: Path,
