@@ -22,7 +22,7 @@ test: setup redis
 	$(BIN)/python -m pytest -m "not slow and not gpu and not conformance" -n 2
 
 redis:
-	@command -v redis-server >/dev/null || apt-get install -y -q redis-server >/dev/null 2>&1 || \
+	@command -v redis-server >/dev/null || timeout 120 apt-get install -y -q redis-server >/dev/null 2>&1 || \
 	  echo "redis-server is not here and cannot be installed: the tests of answers shared by workers are skipped."
 
 test-slow: setup
