@@ -14,11 +14,9 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
-from functools import partial
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import pytest
@@ -32,13 +30,14 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from own_process import OwnProcess
 from projects import Project
 
 from codeintel_rev.config.settings import DuckDBSettings
 from codeintel_rev.encoders.dense import embedding_text
 from codeintel_rev.indexing import text_stage
 from codeintel_rev.indexing.build import build
-from codeintel_rev.indexing.chunking import ParsedFile, chunk_file
+from codeintel_rev.indexing.chunking import chunk_file
 from codeintel_rev.indexing.compaction import compact
 from codeintel_rev.indexing.source import read_file, scan
 from codeintel_rev.io.dual_index import DualIndex
@@ -74,22 +73,6 @@ class Hashed:
         return np.asarray(matrix / np.linalg.norm(matrix, axis=1, keepdims=True), np.float32)
 
     encode_queries = encode_documents
-
-
-class OwnProcess:
-    """A pool that parses in this process."""
-
-    def __init__(self, repo: str, max_tokens: int, *_: object) -> None:
-        self._chunked = partial(chunk_file, repo, max_tokens=max_tokens)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def parse(self, files: Iterable[SourceFile]) -> Iterator[ParsedFile]:
-        return (self._chunked(file) for file in files)
 
 
 def content(path: str, numbers: Sequence[int]) -> str:

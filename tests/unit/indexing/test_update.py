@@ -6,25 +6,24 @@ import hashlib
 import os
 import random
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Self
 
 import pytest
+from own_process import OwnProcess
 from projects import SHOP, Project, ids_by_store, new_project
 
 from codeintel_rev.config.settings import DuckDBSettings
 from codeintel_rev.indexing import build as build_module
 from codeintel_rev.indexing import grammars, source, text_stage
-from codeintel_rev.indexing.chunking import ParsedFile, chunk_file
 from codeintel_rev.indexing.vector_stage import Vectors
 from codeintel_rev.io import stat_cache
 from codeintel_rev.io.duckdb_catalog import Catalog
 from codeintel_rev.io.lexical import LexicalIndex, dead_share
 from codeintel_rev.io.stat_cache import STAT
 from codeintel_rev.io.vector_cache import VectorCache
-from codeintel_rev.types import BuildProgress, SourceFile
+from codeintel_rev.types import BuildProgress
 
 SEED, STEPS = 11, 5
 WORDS = ("charge", "item", "receipt", "total", "shop", "step_3", "changed")
@@ -38,31 +37,22 @@ CONTENTS: tuple[str | bytes, ...] = (
 PATHS = (*SHOP, "shop/new.py", "docs/größe.md", "shop/cart_copy.py", "z.txt", "logo.png")
 
 
-class OwnProcess:
-    """A pool that parses in this process: starting a worker costs more than all of these files."""
+class Counted(OwnProcess):
+    """Tells how many workers were asked for."""
 
     asked: list[int]
 
-    def __init__(self, repo: str, max_tokens: int, workers: int, timeout_s: float, memory_mb: int) -> None:
-        self._repo, self._max_tokens = repo, max_tokens
+    def __init__(self, repo: str, max_tokens: int, workers: int, *_: object) -> None:
+        super().__init__(repo, max_tokens)
         self.asked.append(workers)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def parse(self, files: Iterable[SourceFile]) -> Iterator[ParsedFile]:
-        return (chunk_file(self._repo, file, self._max_tokens) for file in files)
 
 
 @pytest.fixture(autouse=True)
 def workers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many workers each build asked for."""
-    monkeypatch.setattr(OwnProcess, "asked", [], raising=False)
-    monkeypatch.setattr(text_stage, "ParsePool", OwnProcess)
-    return OwnProcess.asked
+    monkeypatch.setattr(Counted, "asked", [], raising=False)
+    monkeypatch.setattr(text_stage, "ParsePool", Counted)
+    return Counted.asked
 
 
 @pytest.fixture
